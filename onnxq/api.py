@@ -1,0 +1,102 @@
+"""The Python API: `onnxq.convert`, `onnxq.inspect`, `onnxq.verify`, with the same words as the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from onnxq.pipeline import convert as _convert
+from onnxq.pipeline import feeds_for, inspect_model
+from onnxq.decide import Plan
+from onnxq.model import load
+from onnxq.recipe import Override, Recipe, parse_override, recipe_from, recipe_from_file
+from onnxq.report import ConvertReport
+from onnxq.session import SessionOptions
+from onnxq.verification import Verdict, verify_files
+
+__all__ = ["convert", "inspect", "verify"]
+
+PathLike = str | os.PathLike[str]
+
+
+def convert(
+    model: PathLike,
+    output: PathLike | None = None,
+    *,
+    data: str | None = None,
+    recipe: PathLike | Recipe | None = None,
+    custom_op_libraries: Sequence[PathLike] = (),
+    report: PathLike | None = None,
+    bench: bool = False,
+    overwrite: bool = False,
+    **wishes: Any,
+) -> ConvertReport:
+    """Quantize a model file; see `onnxq convert --help`.
+
+    Args:
+        model: the float .onnx file.
+        output: default `NAME.onnxq.onnx` beside the model.
+        data: batches to verify on; synthetic ones when None.
+        recipe: a TOML file or a Recipe; `wishes` are laid over it.
+        custom_op_libraries: libraries for the model's custom operators.
+        report: a .json file for the full report.
+        bench: measure latency.
+        overwrite: allow replacing an existing output.
+        **wishes: fields of Recipe: format, bits, block_size, symmetric, table_bits, method, target, compute,
+            skip, override (as `REGEX=key:value` strings or Override values), seed.
+    Raises:
+        OnnxqError: with what, where and what to do next; nothing is written then.
+    """
+    return _convert(
+        Path(model),
+        None if output is None else Path(output),
+        recipe=_recipe(recipe, wishes),
+        data=data,
+        custom_op_libraries=[Path(library) for library in custom_op_libraries],
+        report=None if report is None else Path(report),
+        bench=bench,
+        overwrite=overwrite,
+    )
+
+
+def inspect(model: PathLike, *, recipe: PathLike | Recipe | None = None, **wishes: Any) -> Plan:
+    """What a conversion would do with each weight; see `onnxq inspect --help`."""
+    return inspect_model(Path(model), recipe=_recipe(recipe, wishes))
+
+
+def verify(
+    reference: PathLike,
+    quantized: PathLike,
+    *,
+    data: str | None = None,
+    custom_op_libraries: Sequence[PathLike] = (),
+    use_library: bool = False,
+    seed: int = 0,
+) -> Verdict:
+    """Damage of a quantized model against the float one; see `onnxq verify --help`.
+
+    Args:
+        reference: the float model.
+        quantized: made from it by any tool that keeps output names.
+        data: batches; synthetic ones when None.
+        custom_op_libraries: for custom operators in either.
+        use_library: run onnxq's kernels instead of stock onnxruntime's.
+        seed: of synthetic batches.
+    """
+    model = load(Path(reference), custom_op_libraries=[Path(library) for library in custom_op_libraries])
+    options = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=use_library)
+    feeds, _, description = feeds_for(model, data, seed=seed, options=options)
+    return verify_files(model.path, Path(quantized), feeds, data=description, options=options)
+
+
+def _recipe(recipe: PathLike | Recipe | None, wishes: dict[str, Any]) -> Recipe:
+    override = wishes.get("override")
+    if override:
+        wishes["override"] = tuple(
+            rule if isinstance(rule, Override) else parse_override(rule) for rule in override
+        )
+    if isinstance(recipe, Recipe):
+        return recipe_from(**{**recipe.model_dump(), **wishes})
+    return recipe_from(**wishes) if recipe is None else recipe_from_file(Path(recipe), **wishes)

@@ -1,0 +1,175 @@
+"""Load: a path becomes a Model, a lazy onnx-ir graph whose weights stay on disk until somebody reads one.
+
+Everything that can be wrong with a file is found here, before any work: not ONNX, truncated, external
+data missing or short or outside the model's folder, operators nobody can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from onnxq.errors import ModelError
+
+__all__ = ["FLOAT_TYPES", "Model", "all_graphs", "all_initializers", "load", "weight_bytes"]
+
+FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+"""Types of weights that can be quantized."""
+
+# Domains whose operators onnxruntime carries itself; "" is the default domain (onnx-ir folds ai.onnx into it).
+_RUNTIME_DOMAINS = frozenset(
+    {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "onnxq"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model. The graph is shared, never mutated: stages that change it work on a clone.
+
+    Attributes:
+        path: the file it came from; error messages and relative external data refer to it.
+        ir: the graph, weights lazy.
+        fingerprint: sha256 of the protobuf file (graph, inline weights, references to external data).
+        custom_op_libraries: libraries that every session on this model has to register.
+    """
+
+    path: Path
+    ir: ir.Model
+    fingerprint: str
+    custom_op_libraries: tuple[Path, ...] = ()
+
+
+def load(path: Path | str, *, custom_op_libraries: Sequence[Path | str] = ()) -> Model:
+    """Read a model without reading its weights.
+
+    Args:
+        path: an .onnx file; external data is looked for in its folder.
+        custom_op_libraries: shared libraries that implement the model's custom operators.
+    Raises:
+        ModelError: not ONNX, truncated, external data missing, short or outside the model's folder, an
+            operator domain without an implementation.
+    """
+    path = Path(path)
+    libraries = tuple(_existing_library(Path(library)) for library in custom_op_libraries)
+    proto, fingerprint = _parse(path)
+    try:
+        graph = ir.from_proto(proto)
+    except Exception as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ModelError(f"{path}: the graph is malformed: {reason}; export the model again") from error
+    ir.external_data.set_base_dir(graph.graph, path.parent.absolute())
+    _check_external_data(path, graph)
+    _check_domains(path, graph, has_libraries=bool(libraries))
+    return Model(path, graph, fingerprint, libraries)
+
+
+def all_graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph and every subgraph of If, Loop and Scan, outermost first."""
+    yield model.graph
+    yield from model.graph.subgraphs()
+
+
+def all_initializers(model: ir.Model) -> Iterator[ir.Value]:
+    """Every initializer that has a tensor, in every scope, each once."""
+    for graph in all_graphs(model):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all tensors: initializers and tensors in attributes, in every scope; shared tensors once."""
+    seen: dict[int, int] = {}
+    for value in all_initializers(model):
+        assert value.const_value is not None
+        seen[id(value.const_value)] = value.const_value.nbytes
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                tensor = attribute.as_tensor()
+                seen[id(tensor)] = tensor.nbytes
+    return sum(seen.values())
+
+
+def _existing_library(path: Path) -> Path:
+    if not path.is_file():
+        raise ModelError(f"--custom-op-lib {path}: no such file; give the path of the shared library")
+    return path.absolute()
+
+
+def _parse(path: Path) -> tuple[onnx.ModelProto, str]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file; check the path of the model") from None
+    except IsADirectoryError:
+        raise ModelError(f"{path}: is a folder; give the .onnx file inside it") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError:
+        raise ModelError(
+            f"{path}: not an ONNX file, or truncated ({len(content)} bytes do not parse); download or export it again"
+        ) from None
+    if not proto.ir_version or not proto.graph.node:
+        raise ModelError(f"{path}: not an ONNX model (no IR version or no nodes); export it again")
+    return proto, hashlib.sha256(content).hexdigest()
+
+
+def _check_external_data(path: Path, model: ir.Model) -> None:
+    folder = path.parent.resolve()
+    sizes: dict[str, int] = {}
+    for tensor in _external_tensors(model):
+        location = str(tensor.location)
+        target = (folder / location).resolve()
+        if not target.is_relative_to(folder):
+            raise ModelError(
+                f"{path}: external data of '{tensor.name}' lies outside the model's folder ({location}); "
+                "move it beside the model and save the model again"
+            )
+        if location not in sizes:
+            if not target.is_file():
+                raise ModelError(
+                    f"{path}: external data file '{location}' is missing (needed by '{tensor.name}'); "
+                    "copy it beside the model"
+                )
+            sizes[location] = target.stat().st_size
+        start, expected = tensor.offset or 0, tensor.nbytes
+        stored = tensor.length if tensor.length is not None else expected
+        if start < 0 or stored != expected or start + expected > sizes[location]:
+            raise ModelError(
+                f"{path}: external data of '{tensor.name}' needs {expected} bytes at offset {start} (declared: "
+                f"{stored}), but '{location}' has {sizes[location]} bytes; copy or download the file again"
+            )
+
+
+def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    for value in all_initializers(model):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            yield value.const_value
+    nodes = [*ir.traversal.RecursiveGraphIterator(model.graph)]
+    for function in model.functions.values():
+        nodes.extend(function.all_nodes())
+    for node in nodes:
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
+                yield attribute.value
+
+
+def _check_domains(path: Path, model: ir.Model, *, has_libraries: bool) -> None:
+    if has_libraries:  # the session will tell; only the library knows what it implements
+        return
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.domain not in _RUNTIME_DOMAINS and node.op_identifier() not in model.functions:
+            raise ModelError(
+                f"{path}: node '{node.name}' is the custom operator {node.domain}::{node.op_type}, which "
+                "onnxruntime does not have; give the library that implements it with --custom-op-lib"
+            )

@@ -1,0 +1,90 @@
+"""What the rules share: reading constant floats, deriving one weight lazily from another, editing the graph.
+
+A derived weight (a transpose, a scaled copy) stays lazy: it is computed when somebody reads it and is not
+kept, so that normalising a model costs no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxq.model import FLOAT_TYPES
+
+__all__ = ["Array", "add_initializer", "constant", "derive", "is_float_constant", "sole_consumer", "unique_name"]
+
+Array = npt.NDArray[np.floating]
+
+
+def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor behind a value that can never change at run time; None for anything else.
+
+    A graph input with a default value can be overridden, so it is not constant.
+    """
+    if value is None or value.const_value is None or value.is_graph_input() or not value.is_initializer():
+        return None
+    return value.const_value
+
+
+def is_float_constant(value: ir.Value | None) -> bool:
+    """Is this a constant of a type that can be quantized?"""
+    tensor = constant(value)
+    return tensor is not None and tensor.dtype in FLOAT_TYPES
+
+
+def derive(
+    value: ir.Value, suffix: str, function: Callable[[Array], Array], shape: tuple[int, ...] | None = None
+) -> ir.Value:
+    """A new initializer computed lazily from a constant, in the constant's own graph.
+
+    Args:
+        value: the constant to start from.
+        suffix: added to its name; a name in use means the same derivation and is returned as it is, so that
+            a weight shared by several nodes is derived once.
+        function: float32 array -> float32 array; its result is stored in the constant's own type.
+        shape: of the result; the constant's own when None.
+    """
+    source = constant(value)
+    assert source is not None
+    graph = value.graph
+    assert graph is not None
+    name = f"{value.name}{suffix}"
+    if name in graph.initializers:
+        return graph.initializers[name]
+    dtype, target = source.dtype, shape if shape is not None else tuple(source.shape.numpy())
+
+    def compute() -> ir.Tensor:
+        result = function(source.numpy().astype(np.float32))
+        return ir.Tensor(np.ascontiguousarray(result).astype(dtype.numpy()), dtype=dtype, name=name)
+
+    tensor = ir.LazyTensor(compute, dtype=dtype, shape=ir.Shape(target), name=name)
+    return add_initializer(graph, name, tensor)
+
+
+def add_initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """Register a tensor as an initializer and return its value."""
+    value = ir.Value(
+        name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def sole_consumer(value: ir.Value) -> ir.Node | None:
+    """The only node that reads a value; None if there are several, none, or it is a graph output."""
+    consumers = [usage.node for usage in value.uses()]
+    return consumers[0] if len(consumers) == 1 and not value.is_graph_output() else None
+
+
+def unique_name(graph: ir.Graph, wanted: str) -> str:
+    """`wanted`, or `wanted_2`, `wanted_3`...: a value name that this graph does not use yet."""
+    taken = set(graph.initializers) | {output.name for node in graph for output in node.outputs}
+    taken |= {value.name for value in graph.inputs}
+    name, count = wanted, 1
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    return name

@@ -1,0 +1,311 @@
+"""Convert: the whole way, one stage after the other, from a float model to a verified quantized one."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+import onnx_ir as ir
+
+from onnxq.bench import Latency, measure_latency
+from onnxq.data import held_out, open_data
+from onnxq.decide import Decision, Plan, decide, needed_opset
+from onnxq.errors import EnvironmentProblem, OutputError
+from onnxq.kernels import kernels_found
+from onnxq.library import library_path
+from onnxq.model import Model, load
+from onnxq.normalise import normalise
+from onnxq.output import ModelWriter, write_text
+from onnxq.plugin.registry import Registry, load_registry
+from onnxq.recipe import Recipe
+from onnxq.report import ConvertReport, SiteReport, as_json
+from onnxq.rewrite import Rewritten, rewrite
+from onnxq.session import Feed, Session, SessionOptions, check_installation
+from onnxq.survey import Survey, survey_model
+from onnxq.synthetic import synthetic_feeds
+from onnxq.verification import Verdict, verify_files
+
+__all__ = ["Progress", "Silent", "convert", "default_output", "feeds_for", "inspect_model"]
+
+_SYNTHETIC_BATCHES = 4
+
+
+class Progress(Protocol):
+    """Told what is going on; the command line draws bars from it."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+        ...
+
+    def step(self, what: str) -> None:
+        """The next step of the stage begins."""
+        ...
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Ignored."""
+
+    def step(self, what: str) -> None:
+        """Ignored."""
+
+
+def default_output(model: Path) -> Path:
+    """`model.onnx` -> `model.onnxq.onnx`, beside it."""
+    return model.with_name(f"{model.name.removesuffix('.onnx')}.onnxq.onnx")
+
+
+def convert(
+    model: Path,
+    output: Path | None = None,
+    *,
+    recipe: Recipe | None = None,
+    data: str | None = None,
+    custom_op_libraries: Sequence[Path] = (),
+    report: Path | None = None,
+    bench: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ConvertReport:
+    """Quantize a model file into a new one, verify it, and say what was gained and lost.
+
+    Args:
+        model: the float .onnx file.
+        output: where to write; beside the model as `NAME.onnxq.onnx` when None. External data goes beside it.
+        recipe: what to do; defaults when None.
+        data: batches for verification (see onnxq.data); synthetic feeds when None.
+        custom_op_libraries: libraries that implement the model's custom operators.
+        report: a .json file to write the report to.
+        bench: measure latency too.
+        overwrite: allow replacing an existing output.
+        progress: told what is going on.
+    Raises:
+        OnnxqError: any of its kinds; nothing is left or overwritten then.
+    """
+    recipe, progress = recipe or Recipe(), progress or Silent()
+    output = output if output is not None else default_output(model)
+    _check_paths(model, output, report)
+    clock = _Clock()
+    check_installation()
+    registry = load_registry()
+    with clock.stage("load"):
+        loaded = load(model, custom_op_libraries=custom_op_libraries)
+    with ModelWriter(output, overwrite=overwrite) as writer:
+        with clock.stage("plan"):
+            normalised = normalise(loaded, opset=needed_opset(recipe))
+            survey = survey_model(normalised)
+            plan = decide(normalised, survey, recipe, registry)
+        with clock.stage("quantize"):
+            rewritten = _rewrite(normalised, plan, registry, writer, progress)
+            written = writer.write(rewritten.model.ir)
+        with clock.stage("verify"):
+            verdict, feed = _verify(loaded, written, data, recipe, progress)
+        with clock.stage("kernels"):
+            found = _kernels(written, plan, loaded, progress)
+        latency = {}
+        if bench:
+            with clock.stage("bench"):
+                latency = _bench(loaded, written, feed, progress)
+        files = writer.commit()
+    result = _report(
+        model, files, recipe, plan=plan, survey=survey, rewritten=rewritten, verdict=verdict, found=found,
+        latency=latency, seconds=clock.seconds,
+    )
+    if report is not None:
+        write_text(report, as_json(result))
+    return result
+
+
+def inspect_model(model: Path, *, recipe: Recipe | None = None, custom_op_libraries: Sequence[Path] = ()) -> Plan:
+    """What a conversion would do with each weight, without doing it."""
+    recipe = recipe or Recipe()
+    registry = load_registry()
+    normalised = normalise(load(model, custom_op_libraries=custom_op_libraries), opset=needed_opset(recipe))
+    return decide(normalised, survey_model(normalised), recipe, registry)
+
+
+def feeds_for(model: Model, data: str | None, *, seed: int, options: SessionOptions) -> tuple[Iterator[Feed], int, str]:
+    """Batches to verify on, their number, and what to call them."""
+    session = Session(model.path, options)
+    if data is None:
+        feeds = synthetic_feeds(model.ir.graph, session, count=_SYNTHETIC_BATCHES, seed=seed)
+        return iter(feeds), len(feeds), f"{len(feeds)} synthetic batches (random values; give --data for real ones)"
+    kept, count = held_out(open_data(data, session.inputs))
+    total = kept.count() if count == 1 else count
+    note = "the only batch" if total == 1 else f"the last {count} batches"
+    return kept.batches(), count, f"{note} of {data}"
+
+
+def _check_paths(model: Path, output: Path, report: Path | None) -> None:
+    if output.exists() and model.exists() and output.samefile(model):
+        raise OutputError(f"{output}: is the input itself; give another name with -o")
+    if output.suffix != ".onnx":
+        raise OutputError(f"{output}: the output's name must end in .onnx; e.g. -o {output.name}.onnx")
+    if report is not None and report.suffix != ".json":
+        raise OutputError(f"{report}: reports are written as .json; e.g. --report {report.stem}.json")
+    for path in (output, report):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise OutputError(f"{path}: its folder does not exist; create {path.absolute().parent} first")
+
+
+class _Clock:
+    """Wall time of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _rewrite(
+    model: Model, plan: Plan, registry: Registry, writer: ModelWriter, progress: Progress
+) -> Rewritten:
+    progress.stage("quantizing", len({decision.site.storage for decision in plan.decisions}))
+
+    def on_weight(decision: Decision) -> None:
+        progress.step(decision.site.node)
+
+    return rewrite(model, plan, registry, sink=writer.store, on_weight=on_weight)
+
+
+def _verify(
+    model: Model, written: Path, data: str | None, recipe: Recipe, progress: Progress
+) -> tuple[Verdict, Feed]:
+    options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
+    feeds, count, description = feeds_for(model, data, seed=recipe.seed, options=options)
+    progress.stage("verifying", count)
+    batches = list(feeds)
+    verdict = verify_files(
+        model.path, written, batches, data=description, options=options,
+        on_batch=lambda index: progress.step(f"batch {index}"),
+    )
+    return verdict, batches[0]
+
+
+def _kernels(
+    written: Path, plan: Plan, model: Model, progress: Progress
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Operators found by node name, in stock onnxruntime and with our library; empty where not checked."""
+    progress.stage("checking kernels", 2)
+    if plan.target == "cuda" or not plan.decisions:
+        return {}, {}
+    sites = [decision.site for decision in plan.decisions]
+    progress.step("stock onnxruntime")
+    stock = kernels_found(written, sites, SessionOptions(custom_op_libraries=model.custom_op_libraries))
+    progress.step("with onnxq's library")
+    if not _has_library():
+        return stock, {}
+    ours = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=True)
+    return stock, kernels_found(written, sites, ours)
+
+
+def _bench(model: Model, written: Path, feed: Feed, progress: Progress) -> dict[str, Latency]:
+    progress.stage("measuring latency", 1)
+    progress.step("interleaved runs")
+    stock = SessionOptions(custom_op_libraries=model.custom_op_libraries)
+    contestants = {"float": Session(model.path, stock), "quantized, stock onnxruntime": Session(written, stock)}
+    if _has_library():
+        ours = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=True)
+        contestants["quantized, onnxq kernels"] = Session(written, ours)
+    return measure_latency(contestants, feed)
+
+
+def _has_library() -> bool:
+    try:
+        library_path()
+    except EnvironmentProblem:
+        return False
+    return True
+
+
+def _report(
+    model: Path,
+    files: Sequence[Path],
+    recipe: Recipe,
+    *,
+    plan: Plan,
+    survey: Survey,
+    rewritten: Rewritten,
+    verdict: Verdict,
+    found: tuple[Mapping[str, str], Mapping[str, str]],
+    latency: Mapping[str, Latency],
+    seconds: Mapping[str, float],
+) -> ConvertReport:
+    sites = tuple(
+        SiteReport(
+            decision=decision,
+            weight_sqnr_db=rewritten.weight_sqnr[decision.site.node],
+            stored_bytes=rewritten.stored_bytes[decision.site.node],
+            damage=verdict.layers.get(decision.site.node),
+            found=found[0].get(decision.site.node),
+            found_with_library=found[1].get(decision.site.node),
+        )
+        for decision in plan.decisions
+    )
+    owners = [site for site in sites if site.stored_bytes]
+    weights = sum(site.decision.site.elements for site in owners)
+    resident = sum(site.decision.resident_bits * site.decision.site.elements for site in sites)
+    return ConvertReport(
+        model=str(model),
+        output=str(files[0]),
+        files=tuple(map(str, files)),
+        recipe=recipe,
+        versions={name: metadata.version(name) for name in ("onnxq", "onnx", "onnx-ir", "numpy")}
+        | {"onnxruntime": check_installation()},
+        float_bytes=_size_on_disk(model),
+        output_bytes=sum(path.stat().st_size for path in files),
+        quantized_weights=weights,
+        file_bits_per_weight=8 * sum(site.stored_bytes for site in owners) / weights if weights else 0.0,
+        resident_bits_per_weight=resident / weights if weights else 0.0,
+        sites=sites,
+        skips=plan.skips,
+        warnings=(*plan.warnings, *_warnings(plan, sites, verdict)),
+        verdict=verdict,
+        latency=latency,
+        seconds=seconds,
+        peak_bytes=_peak_bytes(),
+    )
+
+
+def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict) -> list[str]:
+    warnings = []
+    for site in sites:
+        if site.found is not None and site.found != site.decision.kernel:
+            warnings.append(
+                f"'{site.decision.site.node}' was expected to run as {site.decision.kernel} in stock onnxruntime, "
+                f"but runs as {site.found}"
+            )
+    if not sites:
+        warnings.append("nothing was quantized; the reasons are listed under what stayed float")
+    if plan.target == "cuda":
+        warnings.append("kernels for CUDA are predicted, not checked: this machine ran the model on its CPU")
+    if not verdict.finite:
+        warnings.append("an output became NaN or infinite; keep the worst layers float with --skip")
+    return warnings
+
+
+def _size_on_disk(path: Path) -> int:
+    model = ir.load(path)
+    files = {path.absolute()}
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            files.add(Path(value.const_value.path).absolute())
+    return sum(file.stat().st_size for file in files)
+
+
+def _peak_bytes() -> int:
+    """Highest resident size of this process (getrusage counts KiB on Linux, bytes on macOS)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,177 @@
+"""Recipe: what the user asked for, whole and checked before any work begins.
+
+The same words on the command line, in the Python API and in a TOML file:
+
+    bits = 4
+    block_size = 32
+    skip = ["lm_head"]
+
+    [[override]]
+    nodes = "layers\\\\.0/"
+    bits = 8
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from onnxq.errors import RecipeError
+from onnxq.scheme import BITS, BLOCK_SIZES
+
+__all__ = ["BlockSize", "Override", "Recipe", "parse_override", "recipe_from", "recipe_from_file"]
+
+
+def _check_bits(value: Any) -> Any:
+    if value not in BITS:
+        raise ValueError(f"is not one of {', '.join(map(str, BITS))}")
+    return value
+
+
+def _check_block_size(value: Any) -> Any:
+    if value != "channel" and value not in BLOCK_SIZES:
+        raise ValueError(f"is not one of {', '.join(map(str, BLOCK_SIZES))} or 'channel'")
+    return value
+
+
+Bits = Annotated[int, BeforeValidator(_check_bits)]
+BlockSize = Annotated[int | Literal["channel"], BeforeValidator(_check_block_size)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Override(_Strict):
+    """Other wishes for the nodes whose name a regular expression finds (`re.search`); the last match wins."""
+
+    nodes: str
+    bits: Bits | None = None
+    block_size: BlockSize | None = None
+    symmetric: bool | None = None
+    method: str | None = None
+
+    @field_validator("nodes")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        return _checked_regex(value)
+
+
+class Recipe(_Strict):
+    """What to do, with the defaults that suit most models.
+
+    Attributes:
+        format: how quantized weights are written; `auto` chooses per node.
+        bits: of matmul weights.
+        block_size: weights along K that share a scale; "channel" gives one scale per output channel.
+        symmetric: signed codes without zero points; None means symmetric at 8 bits, asymmetric below.
+        table_bits: of embedding tables and the head tied to one; "float" leaves them.
+        method: weight quantizer, by plugin name.
+        target: where the model will run; decides which kernels are predicted.
+        compute: what kernels may do with activations.
+        skip: regular expressions; a node whose name one finds stays float.
+        override: exceptions, later ones winning.
+        seed: of everything random (synthetic feeds).
+    """
+
+    format: str = "auto"
+    bits: Bits = 4
+    block_size: BlockSize = 32
+    symmetric: bool | None = None
+    table_bits: Bits | Literal["float"] = 8
+    method: str = "rtn"
+    target: Literal["cpu", "cuda", "portable"] = "cpu"
+    compute: Literal["int8", "bf16", "float"] = "int8"
+    skip: tuple[str, ...] = ()
+    override: tuple[Override, ...] = ()
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("skip")
+    @classmethod
+    def _skips_compile(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_checked_regex(pattern) for pattern in value)
+
+    @property
+    def all_bits(self) -> frozenset[int]:
+        """Every width that this recipe may produce."""
+        tables = () if self.table_bits == "float" else (self.table_bits,)
+        return frozenset({self.bits, *tables, *(rule.bits for rule in self.override if rule.bits)})
+
+
+def recipe_from(**wishes: Any) -> Recipe:
+    """A checked recipe from keyword values; None means the default.
+
+    Raises:
+        RecipeError: an unknown key (with the nearest one) or a value that cannot be.
+    """
+    return _validated({key: value for key, value in wishes.items() if value is not None}, "recipe")
+
+
+def recipe_from_file(path: Path, **wishes: Any) -> Recipe:
+    """A recipe from a TOML file, with other wishes (not None) laid over it.
+
+    Raises:
+        RecipeError: the file cannot be read or parsed, or holds unknown keys or bad values.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; give the path of a TOML recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}; see docs/recipes.md for the format") from error
+    return _validated({**content, **{key: value for key, value in wishes.items() if value is not None}}, str(path))
+
+
+def parse_override(text: str) -> Override:
+    """`REGEX=key:value,key:value` as the command line writes it.
+
+    Raises:
+        RecipeError: no `=`, an unknown key or a bad value.
+    """
+    pattern, separator, rest = text.rpartition("=")
+    if not separator or not pattern:
+        raise RecipeError(f"override '{text}' is not REGEX=key:value,...; e.g. 'layers.0/=bits:8,method:rtn'")
+    fields: dict[str, Any] = {"nodes": pattern}
+    for item in rest.split(","):
+        key, colon, value = (part.strip() for part in item.partition(":"))
+        if not colon:
+            raise RecipeError(f"override '{text}': '{item}' is not key:value; e.g. bits:8")
+        key = key.replace("-", "_")
+        fields[key] = int(value) if value.isdigit() else {"true": True, "false": False}.get(value.lower(), value)
+    try:
+        return Override(**fields)
+    except ValidationError as error:
+        raise RecipeError(f"override '{text}': {_first_problem(error, Override)}") from None
+
+
+def _validated(values: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe(**values)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_first_problem(error, Recipe)}") from None
+
+
+def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(part for part in location if not part.startswith(("function-", "literal", "int")))
+    if problem["type"] == "extra_forbidden":
+        known = Override if location[0] == "override" and len(location) > 1 else model
+        near = difflib.get_close_matches(location[-1], known.model_fields, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known.model_fields)}"
+        return f"unknown key '{key}'; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}={problem['input']!r}: {message}"
+
+
+def _checked_regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression ({error})") from None
+    return pattern

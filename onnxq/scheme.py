@@ -1,0 +1,92 @@
+"""Scheme: how the numbers of one weight are represented. A plain value, no behaviour beyond its own arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx_ir as ir
+
+from onnxq.errors import RecipeError
+
+__all__ = ["BITS", "BLOCK_SIZES", "Granularity", "Scheme"]
+
+BITS = (2, 4, 8)
+"""Widths that have an ONNX integer type (opset 21; 2 bits: opset 25)."""
+
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+"""What onnxruntime's CPU MatMulNBits takes (a power of two, 16..256)."""
+
+Granularity = Literal["per_tensor", "per_axis", "blocked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """The number format of one quantized weight.
+
+    `q = saturate(round_half_even(x / scale) + zero_point)`; a signed type is symmetric and has no zero point.
+
+    Attributes:
+        bits: 2, 4 or 8.
+        symmetric: signed codes without zero points; otherwise unsigned codes with integer zero points.
+        granularity: what shares one scale: `blocked` (block_size elements along K), `per_axis`
+            (one output channel) or `per_tensor`.
+        block_size: elements along K that share a scale; 0 unless `blocked`.
+    """
+
+    bits: int
+    symmetric: bool
+    granularity: Granularity = "blocked"
+    block_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS:
+            raise RecipeError(f"bits={self.bits} has no ONNX integer type; use one of {_listed(BITS)}")
+        if self.granularity == "blocked" and self.block_size not in BLOCK_SIZES:
+            raise RecipeError(
+                f"block_size={self.block_size} is not one that onnxruntime's kernels take; "
+                f"use one of {_listed(BLOCK_SIZES)}"
+            )
+
+    @property
+    def qmin(self) -> int:
+        """Lowest code. The full two's complement range: at 2 bits, dropping -2 would cost a quarter of it."""
+        return -(1 << (self.bits - 1)) if self.symmetric else 0
+
+    @property
+    def qmax(self) -> int:
+        """Highest code."""
+        return (1 << (self.bits - 1)) - 1 if self.symmetric else (1 << self.bits) - 1
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """The ONNX type of codes and zero points."""
+        return ir.DataType[f"{'INT' if self.symmetric else 'UINT'}{self.bits}"]
+
+    @property
+    def opset(self) -> int:
+        """Lowest default-domain opset whose DequantizeLinear knows this scheme."""
+        if self.bits == 2:
+            return 25
+        return 21 if self.bits == 4 or self.granularity == "blocked" else 13
+
+    def bits_per_weight(self, k: int, *, scale_bits: int = 16) -> float:
+        """Stored bits per weight of a [K, N] weight, scales and zero points counted.
+
+        Args:
+            k: K, the length of the reduction axis (a ragged last block still stores a whole scale).
+            scale_bits: bits of one stored scale.
+        """
+        if self.granularity != "blocked":
+            return self.bits + scale_bits / k
+        blocks = -(-k // self.block_size)
+        return self.bits + blocks * (scale_bits + (0 if self.symmetric else self.bits)) / k
+
+    def __str__(self) -> str:
+        kind = "int" if self.symmetric else "uint"
+        where = f"block {self.block_size}" if self.granularity == "blocked" else self.granularity.replace("_", " ")
+        return f"{kind}{self.bits} {where}"
+
+
+def _listed(values: tuple[int, ...]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,187 @@
+"""Session: the only module that runs onnxruntime, so that options reach every session that is ever made."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from onnxq.errors import EnvironmentProblem, SessionError
+from onnxq.library import library_path
+
+__all__ = ["Feed", "InputSpec", "Session", "SessionOptions", "check_installation", "optimised_graph"]
+
+Feed = Mapping[str, npt.NDArray[np.generic]]
+"""One batch: an array for every input, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How every session of one command is made.
+
+    Attributes:
+        custom_op_libraries: the user's own libraries.
+        use_library: register onnxq's kernels too; without them this is stock onnxruntime.
+        threads: intra-op threads; 0 lets onnxruntime choose.
+        optimise: run graph optimisations (off only to observe a graph exactly as written).
+    """
+
+    custom_op_libraries: tuple[Path, ...] = ()
+    use_library: bool = False
+    threads: int = 0
+    optimise: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """A model input: its name, numpy dtype and dims (int, or str / None where symbolic / unknown)."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+
+
+_NUMPY_TYPES = {
+    "float": "float32", "double": "float64", "int8": "int8", "uint8": "uint8", "int16": "int16",
+    "uint16": "uint16", "int32": "int32", "uint32": "uint32", "int64": "int64", "uint64": "uint64",
+    "bool": "bool", "float16": "float16", "string": "str",
+}
+
+
+class Session:
+    """A loaded model.
+
+    Args:
+        path: the model file.
+        options: see SessionOptions.
+        extra_outputs: names of intermediate values to return besides the model's own outputs.
+    Raises:
+        SessionError: onnxruntime refuses the model.
+    """
+
+    def __init__(self, path: Path, options: SessionOptions, *, extra_outputs: Sequence[str] = ()) -> None:
+        ort = _onnxruntime()
+        self._path = path
+        settings = _settings(options)
+        try:
+            if extra_outputs:
+                settings.add_session_config_entry(
+                    "session.model_external_initializers_file_folder_path", str(path.parent.absolute())
+                )
+                source: Any = _with_outputs(path, extra_outputs)
+            else:
+                source = str(path)
+            self._session = ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise SessionError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from error
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What the model wants to be fed; optional inputs with defaults left out."""
+        return tuple(_input_spec(item) for item in self._session.get_inputs())
+
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Run one batch.
+
+        Raises:
+            SessionError: onnxruntime fails on it; the message names the model.
+        """
+        names = list(outputs) if outputs is not None else list(self.outputs)
+        try:
+            values = self._session.run(names, dict(feed))
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise SessionError(f"{self._path}: running it fails: {_first_line(error)}") from error
+        return dict(zip(names, values, strict=True))
+
+
+def optimised_graph(path: Path, options: SessionOptions) -> onnx.GraphProto:
+    """The graph that onnxruntime would really run, weights left out."""
+    ort = _onnxruntime()
+    settings = _settings(options)
+    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
+        target = Path(folder) / "optimised.onnx"
+        settings.optimized_model_filepath = str(target)
+        settings.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", "optimised.data"
+        )
+        try:
+            ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise SessionError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from error
+        return onnx.load(target, load_external_data=False).graph
+
+
+def check_installation() -> str:
+    """Version of onnxruntime in use.
+
+    Raises:
+        EnvironmentProblem: it is missing, or two distributions of it share one import folder.
+    """
+    present = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            present.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    if len(present) > 1:
+        listed = " and ".join(f"{name} {version}" for name, version in present)
+        raise EnvironmentProblem(
+            f"{listed} are both installed and overwrite each other's files; "
+            "pip uninstall onnxruntime onnxruntime-gpu, then install the one you want"
+        )
+    if not present:
+        raise EnvironmentProblem("onnxruntime is not installed; pip install onnxruntime-gpu (or onnxruntime)")
+    return present[0][1]
+
+
+def _onnxruntime() -> Any:
+    check_installation()
+    import onnxruntime  # importing it costs a second that `onnxq --help` should not pay
+
+    return onnxruntime
+
+
+def _settings(options: SessionOptions) -> Any:
+    ort = _onnxruntime()
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4  # its errors come back as exceptions; the log would say them twice
+    settings.intra_op_num_threads = options.threads
+    if not options.optimise:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for library in options.custom_op_libraries:
+        try:
+            settings.register_custom_ops_library(str(library))
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise SessionError(f"--custom-op-lib {library}: cannot be registered: {_first_line(error)}") from error
+    if options.use_library:
+        settings.register_custom_ops_library(str(library_path()))
+    return settings
+
+
+def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
+    """The model file with more graph outputs; external data stays where it is."""
+    proto = onnx.load(path, load_external_data=False)
+    known = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return proto.SerializeToString()
+
+
+def _input_spec(item: Any) -> InputSpec:
+    kind = str(item.type).removeprefix("tensor(").removesuffix(")")
+    dtype = _NUMPY_TYPES.get(kind)
+    if dtype is None:
+        raise SessionError(f"input '{item.name}' has type {item.type}, which cannot be fed from numpy")
+    return InputSpec(item.name, np.dtype(dtype), tuple(item.shape))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,138 @@
+"""Verify: run the float and the quantized model side by side and measure the damage, per layer and at the outputs.
+
+It works on two files and knows nothing of how the second was made, so `onnxq verify` and the end of a conversion
+are the same code. The layers to compare are read off the quantized file: outputs of packed nodes and of operators
+fed by a DequantizeLinear, followed to the next value that the float file has under the same name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from onnxq import ops
+from onnxq.damage import Damage, DamageMeter
+from onnxq.errors import SessionError
+from onnxq.session import Feed, Session, SessionOptions
+
+__all__ = ["Verdict", "verify_files", "watched_values"]
+
+_CLASS_NAMES = re.compile(r"logit|prob|score|softmax|label|class", re.IGNORECASE)
+_VOCABULARY = 1000
+"""An output whose last axis is this long is taken for scores over classes or tokens, whatever its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What verification measured.
+
+    Attributes:
+        data: where the batches came from, in words.
+        batches: how many were run.
+        outputs: damage of each model output.
+        layers: damage behind each quantized node, by node name, in graph order.
+        unwatched: quantized nodes whose output could not be compared, with the reason.
+    """
+
+    data: str
+    batches: int
+    outputs: Mapping[str, Damage]
+    layers: Mapping[str, Damage]
+    unwatched: Mapping[str, str]
+
+    @property
+    def finite(self) -> bool:
+        """No output became NaN or infinite that was not so before."""
+        return all(damage.finite for damage in self.outputs.values())
+
+
+def verify_files(
+    reference: Path,
+    quantized: Path,
+    feeds: Iterable[Feed],
+    *,
+    data: str,
+    options: SessionOptions,
+    on_batch: Callable[[int], None] = lambda index: None,
+) -> Verdict:
+    """Compare two model files over the same feeds.
+
+    Args:
+        reference: the float model.
+        quantized: the model made from it; its outputs have the same names.
+        feeds: batches; gone through once.
+        data: what to call them in the verdict.
+        options: of both sessions.
+        on_batch: called before each batch, for progress.
+    Raises:
+        SessionError: a model does not load or run, or the outputs differ in name or shape.
+    """
+    watched, unwatched = watched_values(reference, quantized)
+    names = list(dict.fromkeys(watched.values()))
+    float_session = Session(reference, options, extra_outputs=names)
+    quantized_session = Session(quantized, options, extra_outputs=names)
+    outputs = [name for name in float_session.outputs if name in _output_names(reference)]
+    if missing := [name for name in outputs if name not in quantized_session.outputs]:
+        raise SessionError(f"{quantized}: has no output '{missing[0]}', which {reference} has; is it made from it?")
+    meters = {name: DamageMeter() for name in names if name not in outputs}
+    count = 0
+    for count, feed in enumerate(feeds, start=1):
+        on_batch(count)
+        wanted = list(dict.fromkeys([*outputs, *names]))
+        expected, got = float_session.run(feed, wanted), quantized_session.run(feed, wanted)
+        for name in wanted:
+            if expected[name].shape != got[name].shape:
+                raise SessionError(f"{quantized}: '{name}' has shape {got[name].shape}, expected {expected[name].shape}")
+            if name not in meters:
+                meters[name] = DamageMeter(class_like=_class_like(name, expected[name].shape))
+            if expected[name].dtype.kind in "fiub":
+                meters[name].update(expected[name], got[name])
+    return Verdict(
+        data=data,
+        batches=count,
+        outputs={name: meters[name].result() for name in outputs if name in meters},
+        layers={node: meters[value].result() for node, value in watched.items() if value in meters},
+        unwatched=unwatched,
+    )
+
+
+def watched_values(reference: Path, quantized: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """For each quantized node of the main graph the value to compare; and for the others why there is none."""
+    float_values = {
+        name for node in onnx.load(reference, load_external_data=False).graph.node for name in node.output if name
+    }
+    graph = onnx.load(quantized, load_external_data=False).graph
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    dequantized: set[str] = set()
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+        if node.op_type == "DequantizeLinear":
+            dequantized.update(node.output)
+    watched: dict[str, str] = {}
+    unwatched: dict[str, str] = {}
+    for node in graph.node:
+        if node.domain != ops.DOMAIN and not dequantized.intersection(node.input):
+            continue
+        value = node.output[0]
+        while value not in float_values and len(consumers.get(value, ())) == 1:
+            value = consumers[value][0].output[0]
+        if value in float_values:
+            watched[node.name] = value
+        else:
+            unwatched[node.name] = "the float model has no value to compare it with"
+    return watched, unwatched
+
+
+def _output_names(path: Path) -> set[str]:
+    return {output.name for output in onnx.load(path, load_external_data=False).graph.output}
+
+
+def _class_like(name: str, shape: tuple[int, ...]) -> bool:
+    if not 2 <= len(shape) <= 3 or shape[-1] < 2:
+        return False
+    return bool(_CLASS_NAMES.search(name)) or shape[-1] >= _VOCABULARY
