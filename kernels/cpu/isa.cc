@@ -1,0 +1,83 @@
+#include "cpu/isa.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "error.h"
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+#if defined(ONNXQ_X86) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace onnxq::cpu {
+namespace {
+
+// Best first.
+constexpr Isa kPreference[] = {Isa::kAmx, Isa::kAvx512Vnni, Isa::kAvxVnni, Isa::kAvx2, Isa::kNeon, Isa::kScalar};
+
+#if defined(ONNXQ_X86)
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+bool has_avx512_vnni() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+bool machine_has(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar: return true;
+#if defined(ONNXQ_X86)
+    case Isa::kAvx2: return has_avx2();
+    case Isa::kAvx512Vnni: return has_avx512_vnni();
+#endif
+    default: return false;
+  }
+}
+
+Isa choose() {
+  const char* forced = std::getenv("ONNXQ_ISA");
+  if (forced == nullptr || *forced == '\0') {
+    for (const Isa isa : kPreference)
+      if (machine_has(isa)) return isa;
+  }
+  std::string known;
+  for (const Isa isa : kPreference) {
+    if (std::strcmp(forced, isa_name(isa)) == 0) {
+      if (!machine_has(isa)) fail("ONNXQ_ISA=", forced, " is not supported by this machine or this build");
+      return isa;
+    }
+    known += std::string(known.empty() ? "" : ", ") + isa_name(isa);
+  }
+  fail("ONNXQ_ISA=", forced, " is not known; known are ", known);
+}
+
+}  // namespace
+
+Isa select_isa() {
+  static const Isa isa = choose();
+  return isa;
+}
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar: return "scalar";
+    case Isa::kAvx2: return "avx2";
+    case Isa::kAvxVnni: return "avxvnni";
+    case Isa::kAvx512Vnni: return "avx512vnni";
+    case Isa::kAmx: return "amx";
+    case Isa::kNeon: return "neon";
+  }
+  return "unknown";
+}
+
+}  // namespace onnxq::cpu

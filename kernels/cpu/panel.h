@@ -1,0 +1,71 @@
+// The prepack: layout "panel16", version 1. One layout serves every instruction set.
+//
+// A *panel* is 16 columns of W. Its codes follow each other block after block along K, so that a
+// product over the panel is one stream of reads. Within a block, K goes in groups of 4: the four codes
+// of a column stand side by side, because one lane of a dot-product instruction (vpdpbusd, sdot)
+// multiplies 4 bytes of a column by the same 4 bytes of A. 16 columns x 4 codes = 64 bytes = one line
+// (one AVX-512 register, two AVX2 registers, four NEON registers, one row of an AMX tile).
+//
+//   8 bits  a line holds 1 group:   byte 4c+i                = code(k = 4*line + i, column c)
+//   4 bits  a line holds 2 groups:  byte 4c+i, bits 4f..4f+3 = code(k = 8*line + 4f + i, column c)
+//   2 bits  a line holds 4 groups:  byte 4c+i, bits 2f..2f+1 = code(k = 16*line + 4f + i, column c)
+//
+// so that a mask (and for all but the lowest field a shift, or the knowledge that the product is 2^s
+// times too large) turns a line into bytes; no bytes move between lanes.
+//
+// Codes are unsigned, 0 .. 2^bits - 1 (a signed file type is offset by 2^(bits-1)); lines are aligned to
+// 64 bytes. Scales and zero points stand apart, 16 per block, so that code lines stay aligned.
+// K is padded to whole blocks and N to whole panels: padded codes and padded scales are 0.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/aligned_buffer.h"
+#include "cpu/weight_source.h"
+
+namespace onnxq::cpu {
+
+inline constexpr int kPanelColumns = 16;
+inline constexpr int kGroup = 4;                             // codes of a column that stand side by side
+inline constexpr int kLineBytes = kPanelColumns * kGroup;    // 64
+static_assert(kLineBytes == kCacheLine);
+
+// Blocks are powers of two in this range: a block holds whole lines even at 2 bits (16 codes a line).
+inline constexpr int kMinBlock = 16;
+inline constexpr int kMaxBlock = 256;
+
+struct PackedWeight {
+  explicit PackedWeight(const WeightSource& source);
+
+  int64_t k = 0;
+  int64_t n = 0;
+  int64_t blocks = 0;   // ceil(k / block)
+  int64_t panels = 0;   // ceil(n / 16)
+  int block = 0;
+  int bits = 0;
+  bool half_scales = false;
+  bool has_zero_points = false;
+
+  AlignedBuffer<uint8_t> codes;        // [panels][blocks][block_bytes()]
+  AlignedBuffer<uint8_t> scales;       // [panels][blocks][16] of float16 or float32
+  AlignedBuffer<uint8_t> zero_points;  // [panels][blocks][16], empty if the codes are symmetric
+
+  int64_t padded_k() const { return blocks * block; }
+  int64_t block_bytes() const { return static_cast<int64_t>(block) * kPanelColumns * bits / 8; }
+  // The zero point of every code of a symmetric weight.
+  int symmetric_zero_point() const { return 1 << (bits - 1); }
+
+  const uint8_t* panel_codes(int64_t panel) const { return codes.data() + panel * blocks * block_bytes(); }
+  const uint8_t* panel_scales(int64_t panel) const {
+    return scales.data() + panel * blocks * kPanelColumns * (half_scales ? 2 : 4);
+  }
+  const uint8_t* panel_zero_points(int64_t panel) const {
+    return has_zero_points ? zero_points.data() + panel * blocks * kPanelColumns : nullptr;
+  }
+
+ private:
+  void pack_codes(const WeightSource& source, int64_t panel);
+  void pack_scales(const WeightSource& source, int64_t panel);
+};
+
+}  // namespace onnxq::cpu

@@ -1,0 +1,99 @@
+// The readable kernels: no intrinsics, one loop per idea. Every other path is tested against these.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "cpu/kernels.h"
+
+namespace onnxq::cpu {
+namespace {
+
+// One column of one block, read back from the panel layout.
+struct BlockColumn {
+  BlockColumn(const PackedWeight& w, int64_t panel, int64_t block, int column)
+      : weight(w), bytes(w.panel_codes(panel) + block * w.block_bytes() + column * kGroup) {
+    const int64_t slot = block * kPanelColumns + column;
+    scale = w.half_scales ? half_to_float(reinterpret_cast<const uint16_t*>(w.panel_scales(panel))[slot])
+                          : reinterpret_cast<const float*>(w.panel_scales(panel))[slot];
+    zero_point = w.has_zero_points ? w.panel_zero_points(panel)[slot] : w.symmetric_zero_point();
+  }
+
+  int code(int i) const {
+    const int fields = 8 / weight.bits;
+    const int group = i / kGroup;
+    const uint8_t byte = bytes[group / fields * kLineBytes + i % kGroup];
+    return (byte >> (group % fields * weight.bits)) & ((1 << weight.bits) - 1);
+  }
+
+  const PackedWeight& weight;
+  const uint8_t* bytes;
+  float scale;
+  int zero_point;
+};
+
+// The bits of max|x|, which order like the numbers and put NaN above everything.
+uint32_t largest_magnitude(const float* values, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(values[i]) & 0x7fffffffu);
+  return largest;
+}
+
+void quantize_row(const PackedWeight& weight, const float* row, int8_t* codes, float* scales, int32_t* corrections) {
+  const int32_t factor = weight.has_zero_points ? -1 : -weight.symmetric_zero_point();
+  for (int64_t b = 0; b < weight.blocks; ++b) {
+    const int64_t first = b * weight.block;
+    const int64_t length = std::min<int64_t>(weight.block, weight.k - first);
+    const BlockScale scale = block_scale(largest_magnitude(row + first, length));
+    int32_t sum = 0;
+    for (int64_t i = 0; i < weight.block; ++i) {
+      const float scaled = i < length && scale.inverse > 0.0f ? row[first + i] * scale.inverse : 0.0f;
+      codes[first + i] = static_cast<int8_t>(std::nearbyint(scaled));
+      sum += codes[first + i];
+    }
+    scales[b] = scale.scale;
+    corrections[b] = factor * sum;
+  }
+}
+
+// y = sum over blocks of a_scale * w_scale * (integer dot product).
+void int8_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile) {
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const int8_t* a = rows.codes + (tile.row + r) * weight.padded_k();
+    const float* a_scales = rows.scales + (tile.row + r) * weight.blocks;
+    const int32_t* corrections = rows.corrections + (tile.row + r) * weight.blocks;
+    for (int64_t c = 0; c < tile.panels * kPanelColumns; ++c) {
+      float y = 0.0f;
+      for (int64_t b = 0; b < weight.blocks; ++b) {
+        const BlockColumn w(weight, tile.panel + c / kPanelColumns, b, static_cast<int>(c % kPanelColumns));
+        int32_t dot = corrections[b] * (weight.has_zero_points ? w.zero_point : 1);
+        for (int i = 0; i < weight.block; ++i) dot += w.code(i) * a[b * weight.block + i];
+        y = std::fma(static_cast<float>(dot) * w.scale, a_scales[b], y);
+      }
+      tile.out[r * tile.stride + c] = y;
+    }
+  }
+}
+
+// y = sum over blocks of w_scale * sum over the block of a * (code - zero_point).
+void float_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile) {
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const float* a = rows.values + (tile.row + r) * weight.padded_k();
+    for (int64_t c = 0; c < tile.panels * kPanelColumns; ++c) {
+      float y = 0.0f;
+      for (int64_t b = 0; b < weight.blocks; ++b) {
+        const BlockColumn w(weight, tile.panel + c / kPanelColumns, b, static_cast<int>(c % kPanelColumns));
+        float dot = 0.0f;
+        for (int i = 0; i < weight.block; ++i)
+          dot = std::fma(a[b * weight.block + i], static_cast<float>(w.code(i) - w.zero_point), dot);
+        y = std::fma(dot, w.scale, y);
+      }
+      tile.out[r * tile.stride + c] = y;
+    }
+  }
+}
+
+}  // namespace
+
+const Kernels kScalarKernels = {quantize_row, int8_tile, float_tile};
+
+}  // namespace onnxq::cpu

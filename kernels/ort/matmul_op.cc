@@ -1,0 +1,73 @@
+#include "ort/matmul_op.h"
+
+#include "cpu/product.h"
+#include "error.h"
+#include "ort/weight_inputs.h"
+
+namespace onnxq::ort {
+namespace {
+
+// Overrides the attribute `compute` of every node of a session.
+constexpr const char* kComputeKey = "onnxq.compute";
+
+// onnxruntime's intra-op threads, for the length of one call.
+class OrtThreads final : public cpu::Parallel {
+ public:
+  OrtThreads(const Api& api, const OrtKernelContext* context) : api_(api), context_(context) {}
+
+ protected:
+  void run(std::size_t count, void (*task)(void*, std::size_t), void* state) const override {
+    api_.parallel_for(context_, count, task, state);
+  }
+
+ private:
+  const Api& api_;
+  const OrtKernelContext* context_;
+};
+
+cpu::Compute read_compute(const Api& api, const OrtKernelInfo* info) {
+  const std::string attribute = api.string_attribute(info, "compute").value_or("int8");
+  const std::string mode = api.session_config(info, kComputeKey).value_or(attribute);
+  if (mode == "int8") return cpu::Compute::kInt8;
+  if (mode == "bf16") return cpu::Compute::kBfloat16;
+  if (mode == "float") return cpu::Compute::kFloat;
+  fail("compute='", mode, "' is not one of int8, bf16, float");
+}
+
+class MatMul final : public Kernel {
+ public:
+  MatMul(const Api& api, const cpu::WeightSource& source, cpu::Compute compute) : api_(api), product_(source, compute) {}
+
+  void compute(OrtKernelContext* context) const override {
+    const Tensor a = api_.input(context, 0);
+    const cpu::PackedWeight& weight = product_.weight();
+    if (a.shape.empty() || a.shape.back() != weight.k)
+      fail("A has shape ", to_string(a.shape), ", expected [.., ", weight.k, "]");
+    int64_t rows = 1;
+    for (std::size_t i = 0; i + 1 < a.shape.size(); ++i) rows *= a.shape[i];
+    std::vector<int64_t> shape = a.shape;
+    shape.back() = weight.n;
+    const Tensor y = api_.output(context, 0, shape);
+    const bool half = a.type == ElementType::kFloat16;
+    product_.multiply({a.data, half}, {y.data, half}, rows, OrtThreads(api_, context));
+  }
+
+ private:
+  Api api_;
+  cpu::Product product_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> create_matmul(const Op& op, const Api& api, const OrtKernelInfo* info) {
+  const int block_size = read_block_size(api, info);
+  const cpu::Compute compute = read_compute(api, info);
+  const Tensor codes = require_constant(api, info, 1, "the weight");
+  const Tensor scales = require_constant(api, info, 2, "scales");
+  Tensor zero_points;
+  if (op.traits.zero_points) zero_points = require_constant(api, info, 3, "zero_points");
+  const WeightTensors tensors{&codes, &scales, op.traits.zero_points ? &zero_points : nullptr};
+  return std::make_unique<MatMul>(api, check_weight(tensors, block_size, op.traits.transposed), compute);
+}
+
+}  // namespace onnxq::ort
