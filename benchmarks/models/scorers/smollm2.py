@@ -47,10 +47,11 @@ class DivergenceScore(Score):
 def perplexity(candidate: Candidate) -> PerplexityScore:
     """Score the candidate alone; `limit` counts tokens of each text."""
     session, wanted = candidate.session(), candidate.at_most(TOKENS)
-    means = []
-    for text in (grimm_tales(candidate.folder), python_manual()):
-        ids = smollm2_ids(candidate.folder, text[: wanted * CHARACTERS_PER_TOKEN])[:wanted]
-        losses = np.concatenate([_losses(session, window) for window in windows(ids, _width(wanted))])
+    means, beginning = [], slice(wanted * CHARACTERS_PER_TOKEN)
+    texts = [grimm_tales(candidate.folder)[beginning], python_manual()[beginning]]
+    for ids in smollm2_ids(candidate.folder, texts):
+        pieces = windows(ids[:wanted], _width(wanted))
+        losses = np.concatenate([_losses(session, piece) for piece in pieces])
         means.append(float(np.exp(losses.mean())))
     return PerplexityScore(tales=means[0], manual=means[1], tokens=len(losses))
 
@@ -60,8 +61,9 @@ def divergence(candidate: Candidate) -> DivergenceScore:
     session, reference = candidate.session(), candidate.reference_session()
     wanted = candidate.at_most(DIVERGENCE_WINDOWS * (WINDOW - 1))
     text = grimm_tales(candidate.folder)[: wanted * CHARACTERS_PER_TOKEN]
+    (ids,) = smollm2_ids(candidate.folder, [text])
     kl, same = [], []
-    for window in windows(smollm2_ids(candidate.folder, text)[:wanted], _width(wanted)):
+    for window in windows(ids[:wanted], _width(wanted)):
         expected, got = predictions(reference, window), predictions(session, window)
         kl.append(kl_divergence(expected, got))
         same.append(top1_agreement(expected, got))
