@@ -9,7 +9,7 @@ The command line and this module use the same words. Everything raised on purpos
 from onnxq.api import convert, inspect, verify
 from onnxq.errors import (
     DataError,
-    EnvironmentProblem,
+    InstallationError,
     ModelError,
     OnnxqError,
     OutputError,
@@ -30,7 +30,7 @@ __all__ = [
     "register_ops",
     # errors
     "DataError",
-    "EnvironmentProblem",
+    "InstallationError",
     "ModelError",
     "OnnxqError",
     "OutputError",

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxq.pipeline import convert as _convert
-from onnxq.pipeline import feeds_for, inspect_model
 from onnxq.decide import Plan
 from onnxq.model import load
+from onnxq.pipeline import convert as _convert
+from onnxq.pipeline import feeds_for, inspect_model, runnable_pair
 from onnxq.recipe import Override, Recipe, parse_override, recipe_from, recipe_from_file
 from onnxq.report import ConvertReport
 from onnxq.session import SessionOptions
@@ -30,6 +30,7 @@ def convert(
     custom_op_libraries: Sequence[PathLike] = (),
     report: PathLike | None = None,
     bench: bool = False,
+    max_ram: str | None = None,
     overwrite: bool = False,
     **wishes: Any,
 ) -> ConvertReport:
@@ -43,6 +44,7 @@ def convert(
         custom_op_libraries: libraries for the model's custom operators.
         report: a .json file for the full report.
         bench: measure latency.
+        max_ram: memory that running both models may take, e.g. "8GB".
         overwrite: allow replacing an existing output.
         **wishes: fields of Recipe: format, bits, block_size, symmetric, table_bits, method, target, compute,
             skip, override (as `REGEX=key:value` strings or Override values), seed.
@@ -57,6 +59,7 @@ def convert(
         custom_op_libraries=[Path(library) for library in custom_op_libraries],
         report=None if report is None else Path(report),
         bench=bench,
+        max_ram=max_ram,
         overwrite=overwrite,
     )
 
@@ -85,18 +88,19 @@ def verify(
         use_library: run onnxq's kernels instead of stock onnxruntime's.
         seed: of synthetic batches.
     """
-    model = load(Path(reference), custom_op_libraries=[Path(library) for library in custom_op_libraries])
-    options = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=use_library)
-    feeds, _, description = feeds_for(model, data, seed=seed, options=options)
-    return verify_files(model.path, Path(quantized), feeds, data=description, options=options)
+    libraries = tuple(Path(library) for library in custom_op_libraries)
+    load(Path(reference), custom_op_libraries=libraries), load(Path(quantized), custom_op_libraries=libraries)
+    with runnable_pair(Path(reference), Path(quantized)) as (float_path, quantized_path, note):
+        model = load(float_path, custom_op_libraries=libraries)
+        options = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=use_library)
+        feeds, _, description = feeds_for(model, data, seed=seed, options=options)
+        return verify_files(float_path, quantized_path, feeds, data=description + note, options=options)
 
 
 def _recipe(recipe: PathLike | Recipe | None, wishes: dict[str, Any]) -> Recipe:
     override = wishes.get("override")
     if override:
-        wishes["override"] = tuple(
-            rule if isinstance(rule, Override) else parse_override(rule) for rule in override
-        )
+        wishes["override"] = tuple(rule if isinstance(rule, Override) else parse_override(rule) for rule in override)
     if isinstance(recipe, Recipe):
         return recipe_from(**{**recipe.model_dump(), **wishes})
     return recipe_from(**wishes) if recipe is None else recipe_from_file(Path(recipe), **wishes)

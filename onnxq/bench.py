@@ -42,6 +42,4 @@ def measure_latency(contestants: Mapping[str, Session], feed: Feed) -> dict[str,
                 times[name].append((time.perf_counter() - begin) * 1e3)
         if index >= _WARM_UP + 5 and time.perf_counter() - start > _BUDGET_S:
             break
-    return {
-        name: Latency(float(np.median(rows)), min(rows), max(rows), len(rows)) for name, rows in times.items()
-    }
+    return {name: Latency(float(np.median(rows)), min(rows), max(rows), len(rows)) for name, rows in times.items()}

@@ -120,11 +120,13 @@ def _function_reader(origin: str) -> _Reader:
         sys.path.insert(0, "")  # a module in the working directory, as with `python -m`
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # noqa: BLE001  # the user's module may raise anything
-        raise DataError(f"--data {origin}: {type(error).__name__}: {error}; check the module's name and path") from error
+    except Exception as error:  # the user's module may raise anything
+        raise DataError(
+            f"--data {origin}: {type(error).__name__}: {error}; check the module's name and path"
+        ) from error
     if not callable(function):
         raise DataError(f"--data {origin}: is a {type(function).__name__}, not a function that yields feeds")
-    return lambda: function()  # type: ignore[no-any-return]
+    return lambda: function()
 
 
 def _guarded(origin: str, make: _Reader) -> Iterator[Any]:
@@ -133,7 +135,7 @@ def _guarded(origin: str, make: _Reader) -> Iterator[Any]:
         yield from make()
     except (DataError, GeneratorExit):
         raise
-    except Exception as error:  # noqa: BLE001  # the user's iterator may raise anything
+    except Exception as error:  # the user's iterator may raise anything
         raise DataError(f"--data {origin}: raised {type(error).__name__}: {error}; repair the reader") from error
 
 
@@ -174,8 +176,8 @@ def _test_data_set(folder: Path, inputs: Sequence[InputSpec]) -> Feed:
         tensor = onnx.TensorProto()
         try:
             tensor.ParseFromString(file.read_bytes())
-            feed[tensor.name if tensor.name in {item.name for item in inputs} else spec.name] = (
-                numpy_helper.to_array(tensor)
+            feed[tensor.name if tensor.name in {item.name for item in inputs} else spec.name] = numpy_helper.to_array(
+                tensor
             )
         except FileNotFoundError:
             raise DataError(f"--data {folder}: input_{index}.pb (for '{spec.name}') is missing") from None
@@ -218,5 +220,3 @@ def _checked_array(array: npt.NDArray[Any], spec: InputSpec, where: str) -> npt.
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sort key by which 2 comes before 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name) if part]
-
-

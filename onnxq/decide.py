@@ -3,21 +3,23 @@
 1. A weight gets one scheme, whoever reads it: a table and the head tied to it are decided together.
 2. Tables (and heads tied to them) follow `table_bits`, convolutions are int8 per channel, matmuls follow `bits`.
 3. Overrides are laid over that in order; `skip` wins over all.
-4. `auto` writes matmuls and tables in the packed format, and leaves convolutions float.
+4. Where a format cannot write the wished width, the next one that it can is taken, with a warning.
+5. `auto` writes matmuls and tables in the packed format, and leaves convolutions float.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from onnxq.errors import RecipeError
 from onnxq.model import Model
-from onnxq.plugin.registry import Registry
+from onnxq.plugin.contracts import Format
+from onnxq.plugin.registry import Plugin, Registry
 from onnxq.recipe import Recipe
-from onnxq.scheme import Scheme
+from onnxq.scheme import BITS, Scheme
 from onnxq.survey import Site, Skip, Survey
 
 __all__ = ["Decision", "Plan", "decide", "needed_opset"]
@@ -87,6 +89,7 @@ def decide(model: Model, survey: Survey, recipe: Recipe, registry: Registry) -> 
     kept_float = {skip.weight: skip for skip in survey.skips}
     decisions: list[Decision] = []
     skips = list(survey.skips)
+    warnings = _unmatched(recipe, survey)
     by_weight = sorted(survey.sites, key=lambda site: site.storage)
     for _, group in groupby(by_weight, key=lambda site: site.storage):
         sites = list(group)
@@ -98,11 +101,10 @@ def decide(model: Model, survey: Survey, recipe: Recipe, registry: Registry) -> 
             continue
         scheme, method = _choose(sites, recipe)
         registry.weight_quantizer(method)
+        scheme, warning = _accepted(sites, scheme, form)
+        warnings += [warning] if warning else []
         for site in sites:
             with form.guarded(site.node) as plugin:
-                refusal = plugin.refuses(site, scheme)
-                if refusal is not None:
-                    raise RecipeError(f"{site.op_type} '{site.node}': {refusal}")
                 kernel, resident = plugin.kernel(site, scheme), plugin.resident_bits(site, scheme)
             decisions.append(Decision(site, scheme, method, format_name, kernel, resident))
     order = {site.node: index for index, site in enumerate(survey.sites)}
@@ -113,7 +115,7 @@ def decide(model: Model, survey: Survey, recipe: Recipe, registry: Registry) -> 
         target=recipe.target,
         decisions=tuple(sorted(decisions, key=lambda decision: order[decision.site.node])),
         skips=tuple(skips),
-        warnings=tuple(_unmatched(recipe, survey)),
+        warnings=tuple(warnings),
     )
 
 
@@ -151,6 +153,20 @@ def _choose(sites: Sequence[Site], recipe: Recipe) -> tuple[Scheme, str]:
     if block_size == "channel":
         return Scheme(bits=bits, symmetric=symmetric, granularity="per_axis"), method
     return Scheme(bits=bits, symmetric=symmetric, block_size=block_size), method
+
+
+def _accepted(sites: Sequence[Site], scheme: Scheme, form: Plugin[Format]) -> tuple[Scheme, str | None]:
+    """The scheme, or twice its bits with a warning, whichever the format can write for all sites of a weight."""
+    for site in sites:
+        with form.guarded(site.node) as plugin:
+            refusal = plugin.refuses(site, scheme)
+            if refusal is None:
+                continue
+            wider = replace(scheme, bits=2 * scheme.bits) if scheme.bits < max(BITS) else scheme
+            if any(plugin.refuses(other, wider) for other in sites):
+                raise RecipeError(f"{site.op_type} '{site.node}': {refusal}")
+            return wider, f"'{site.node}' gets {wider.bits} bits: {refusal}"
+    return scheme, None
 
 
 def _skip(site: Site, reason: str) -> Skip:

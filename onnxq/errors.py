@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "DataError",
-    "EnvironmentProblem",
+    "InstallationError",
     "ModelError",
     "OnnxqError",
     "OutputError",
@@ -58,5 +58,5 @@ class SessionError(OnnxqError):
     """onnxruntime refused to load or run a model."""
 
 
-class EnvironmentProblem(OnnxqError):
+class InstallationError(OnnxqError):
     """The installation cannot work as it is, e.g. two onnxruntime distributions share one folder."""

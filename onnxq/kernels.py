@@ -37,9 +37,7 @@ def kernels_found(path: Path, sites: Sequence[Site], options: SessionOptions) ->
     return {site.node: _kernel(site.output, producers, consumers) for site in sites}
 
 
-def _kernel(
-    output: str, producers: dict[str, onnx.NodeProto], consumers: dict[str, list[onnx.NodeProto]]
-) -> str:
+def _kernel(output: str, producers: dict[str, onnx.NodeProto], consumers: dict[str, list[onnx.NodeProto]]) -> str:
     value = output
     for _ in range(3):  # the value itself, or a fused Add (bias) or Cast behind it took over the name
         node = producers.get(value)

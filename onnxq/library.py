@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxq.errors import EnvironmentProblem
+from onnxq.errors import InstallationError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -20,7 +20,7 @@ def library_path() -> Path:
     """Path of the shared library with onnxq's kernels.
 
     Raises:
-        EnvironmentProblem: onnxq was installed without it.
+        InstallationError: onnxq was installed without it.
     """
     import onnxq
 
@@ -29,7 +29,7 @@ def library_path() -> Path:
         candidate = Path(folder) / "lib" / name
         if candidate.is_file():
             return candidate
-    raise EnvironmentProblem(
+    raise InstallationError(
         f"the custom-op library {name} is not installed; reinstall onnxq where a C++ compiler is available"
     )
 

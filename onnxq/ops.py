@@ -8,10 +8,11 @@ fuses it into its own MatMulNBits; with our library registered, a kernel of the 
 | PackedMatMul | A [.., K], B intN [K, N], scales [ceil(K/block), N] | CastLike, DequantizeLinear(axis=0), MatMul |
 | PackedMatMulZeroPoint | the same with B uintN and zero_points like scales | the same |
 | PackedMatMulTransposed, ..TransposedZeroPoint | B [N, K], scales [N, ceil(K/block)] | Transpose B and scales first |
-| PackedGather, PackedGatherZeroPoint | data [V, K], indices, scales [V, ceil(K/block)] | Gather, DequantizeLinear(axis=-1) |
+| PackedGather, ..ZeroPoint: float32 rows | data [V, K], indices, scales [V, ..] | Gather, DequantizeLinear(axis=-1) |
+| PackedGatherFloat16, ..Float16ZeroPoint | the same | the same with scales cast to float16 |
 
-Attributes: `block_size`; `compute` of matmuls (what a kernel may do with activations; the body ignores it);
-`to` of gathers (float type of the result).
+Attributes: `block_size`; `compute` of matmuls (what a kernel may do with activations; the body ignores it). A gather's
+result type stands in its name, because onnxruntime derives a custom op's output type from its input types only.
 
 Signed codes are symmetric and unsigned ones have zero points: one name per signature, because an empty optional
 input stops onnxruntime's fusion.
@@ -27,10 +28,10 @@ DOMAIN = "onnxq"
 VERSION = 1
 
 
-def packed_op_name(kind: str, *, zero_points: bool) -> str:
-    """Name of the operator for a site kind (`matmul`, `matmul_transposed`, `gather`)."""
+def packed_op_name(kind: str, *, zero_points: bool, half: bool = False) -> str:
+    """Name of the operator for a site kind (`matmul`, `matmul_transposed`, `gather`); `half`: float16 rows."""
     stem = {"matmul": "PackedMatMul", "matmul_transposed": "PackedMatMulTransposed", "gather": "PackedGather"}[kind]
-    return stem + ("ZeroPoint" if zero_points else "")
+    return stem + ("Float16" if half and kind == "gather" else "") + ("ZeroPoint" if zero_points else "")
 
 
 def packed_matmul(*, transposed: bool, zero_points: bool, opset: int, widen: bool = False) -> ir.Function:
@@ -64,8 +65,8 @@ def packed_matmul(*, transposed: bool, zero_points: bool, opset: int, widen: boo
     return _function(name, list(inputs.values()), product, nodes, attributes, opset)
 
 
-def packed_gather(*, zero_points: bool, opset: int) -> ir.Function:
-    """The function behind PackedGather and PackedGatherZeroPoint."""
+def packed_gather(*, zero_points: bool, half: bool, opset: int) -> ir.Function:
+    """The function behind PackedGather and its variants; `half`: rows are float16, else float32."""
     names = ["data", "indices", "scales", *(["zero_points"] if zero_points else [])]
     inputs = {name: ir.Value(name=name) for name in names}
     wide = int(ir.DataType.UINT8 if zero_points else ir.DataType.INT8)
@@ -77,17 +78,15 @@ def packed_gather(*, zero_points: bool, opset: int) -> ir.Function:
             value = _emit(nodes, "Cast", [value], f"{name}_wide", to=wide)
         return _emit(nodes, "Gather", [value, inputs["indices"]], f"{name}_rows", axis=0)
 
-    codes, scales = rows("data"), rows("scales")
-    to = ir.RefAttr("to", "to", ir.AttributeType.INT)
-    operands = [codes, _emit(nodes, "Cast", [scales], "scales_to", to=to)]
+    to = int(ir.DataType.FLOAT16 if half else ir.DataType.FLOAT)
+    operands = [rows("data"), _emit(nodes, "Cast", [rows("scales")], "scales_cast", to=to)]
     if zero_points:
         operands.append(rows("zero_points"))
     block_size = ir.RefAttr("block_size", "block_size", ir.AttributeType.INT)
     output = _emit(nodes, "DequantizeLinear", operands, "Y", axis=-1, block_size=block_size)
-    attributes = [_required(name, ir.AttributeType.INT) for name in ("block_size", "to")]
-    return _function(
-        packed_op_name("gather", zero_points=zero_points), list(inputs.values()), output, nodes, attributes, opset
-    )
+    attributes = [_required("block_size", ir.AttributeType.INT)]
+    name = packed_op_name("gather", zero_points=zero_points, half=half)
+    return _function(name, list(inputs.values()), output, nodes, attributes, opset)
 
 
 def _emit(

@@ -85,7 +85,12 @@ class ModelWriter:
             self._data.write(content)
         self._digest.update(content)
         return ir.ExternalTensor(
-            self._data_path.name, offset, len(content), tensor.dtype, shape=ir.Shape(tensor.shape), name=name,
+            self._data_path.name,
+            offset,
+            len(content),
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=name,
             base_dir=self._folder,
         )
 
@@ -144,8 +149,13 @@ class ModelWriter:
                 value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
             else:
                 value.const_value = ir.ExternalTensor(
-                    name, tensor.offset, tensor.length, tensor.dtype, shape=ir.Shape(tensor.shape),
-                    name=tensor.name, base_dir=self._folder,
+                    name,
+                    tensor.offset,
+                    tensor.length,
+                    tensor.dtype,
+                    shape=ir.Shape(tensor.shape.numpy()),
+                    name=tensor.name,
+                    base_dir=self._folder,
                 )
         if inline:
             self._data_path.unlink()

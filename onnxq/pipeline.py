@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import onnx_ir as ir
 from onnxq.bench import Latency, measure_latency
 from onnxq.data import held_out, open_data
 from onnxq.decide import Decision, Plan, decide, needed_opset
-from onnxq.errors import EnvironmentProblem, OutputError
+from onnxq.errors import InstallationError, OutputError
 from onnxq.kernels import kernels_found
 from onnxq.library import library_path
 from onnxq.model import Model, load
@@ -27,11 +28,21 @@ from onnxq.recipe import Recipe
 from onnxq.report import ConvertReport, SiteReport, as_json
 from onnxq.rewrite import Rewritten, rewrite
 from onnxq.session import Feed, Session, SessionOptions, check_installation
-from onnxq.survey import Survey, survey_model
+from onnxq.sizes import parse_size
+from onnxq.survey import survey_model
 from onnxq.synthetic import synthetic_feeds
+from onnxq.upcast import float32_copy, needs_upcast
 from onnxq.verification import Verdict, verify_files
 
-__all__ = ["Progress", "Silent", "convert", "default_output", "feeds_for", "inspect_model"]
+__all__ = [
+    "Progress",
+    "Silent",
+    "convert",
+    "default_output",
+    "feeds_for",
+    "inspect_model",
+    "runnable_pair",
+]
 
 _SYNTHETIC_BATCHES = 4
 
@@ -72,6 +83,7 @@ def convert(
     custom_op_libraries: Sequence[Path] = (),
     report: Path | None = None,
     bench: bool = False,
+    max_ram: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ConvertReport:
@@ -85,6 +97,8 @@ def convert(
         custom_op_libraries: libraries that implement the model's custom operators.
         report: a .json file to write the report to.
         bench: measure latency too.
+        max_ram: memory that running both models may take, e.g. "8GB"; if float plus packed size exceeds it,
+            verification, kernel check and latency are left out, and the report says so. No limit when None.
         overwrite: allow replacing an existing output.
         progress: told what is going on.
     Raises:
@@ -101,23 +115,31 @@ def convert(
     with ModelWriter(output, overwrite=overwrite) as writer:
         with clock.stage("plan"):
             normalised = normalise(loaded, opset=needed_opset(recipe))
-            survey = survey_model(normalised)
-            plan = decide(normalised, survey, recipe, registry)
+            plan = decide(normalised, survey_model(normalised), recipe, registry)
         with clock.stage("quantize"):
             rewritten = _rewrite(normalised, plan, registry, writer, progress)
             written = writer.write(rewritten.model.ir)
+        obstacle = _obstacle(model, written, max_ram)
         with clock.stage("verify"):
-            verdict, feed = _verify(loaded, written, data, recipe, progress)
+            verdict = _verify(loaded, written, data, recipe, progress) if obstacle is None else None
         with clock.stage("kernels"):
-            found = _kernels(written, plan, loaded, progress)
+            found = _kernels(written, plan, loaded, progress) if obstacle is None else ({}, {})
         latency = {}
-        if bench:
+        if bench and obstacle is None:
             with clock.stage("bench"):
-                latency = _bench(loaded, written, feed, progress)
+                latency = _bench(loaded, written, data, recipe, progress)
         files = writer.commit()
     result = _report(
-        model, files, recipe, plan=plan, survey=survey, rewritten=rewritten, verdict=verdict, found=found,
-        latency=latency, seconds=clock.seconds,
+        model,
+        files,
+        recipe,
+        plan=plan,
+        rewritten=rewritten,
+        verdict=verdict,
+        found=found,
+        latency=latency,
+        seconds=clock.seconds,
+        obstacle=obstacle,
     )
     if report is not None:
         write_text(report, as_json(result))
@@ -169,9 +191,7 @@ class _Clock:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
-def _rewrite(
-    model: Model, plan: Plan, registry: Registry, writer: ModelWriter, progress: Progress
-) -> Rewritten:
+def _rewrite(model: Model, plan: Plan, registry: Registry, writer: ModelWriter, progress: Progress) -> Rewritten:
     progress.stage("quantizing", len({decision.site.storage for decision in plan.decisions}))
 
     def on_weight(decision: Decision) -> None:
@@ -180,18 +200,49 @@ def _rewrite(
     return rewrite(model, plan, registry, sink=writer.store, on_weight=on_weight)
 
 
-def _verify(
-    model: Model, written: Path, data: str | None, recipe: Recipe, progress: Progress
-) -> tuple[Verdict, Feed]:
-    options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
-    feeds, count, description = feeds_for(model, data, seed=recipe.seed, options=options)
-    progress.stage("verifying", count)
-    batches = list(feeds)
-    verdict = verify_files(
-        model.path, written, batches, data=description, options=options,
-        on_batch=lambda index: progress.step(f"batch {index}"),
+def _obstacle(model: Path, written: Path, max_ram: str | None) -> str | None:
+    """Why both models cannot be run here; None when they can."""
+    if max_ram is None:
+        return None
+    limit = parse_size(max_ram)
+    needed = _size_on_disk(model) + _size_on_disk(written)
+    if needed <= limit:
+        return None
+    return (
+        f"not measured: both models take {needed / 1e9:.2f} GB and --max-ram allows {limit / 1e9:.2f} GB; "
+        "run onnxq verify where there is more memory"
     )
-    return verdict, batches[0]
+
+
+def _verify(model: Model, written: Path, data: str | None, recipe: Recipe, progress: Progress) -> Verdict:
+    with runnable_pair(model.path, written) as (reference, quantized, note):
+        options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
+        feeds, count, description = feeds_for(
+            load(reference, custom_op_libraries=model.custom_op_libraries), data, seed=recipe.seed, options=options
+        )
+        progress.stage("verifying", count)
+        return verify_files(
+            reference,
+            quantized,
+            feeds,
+            data=description + note,
+            options=options,
+            on_batch=lambda index: progress.step(f"batch {index}"),
+        )
+
+
+@contextmanager
+def runnable_pair(reference: Path, quantized: Path) -> Iterator[tuple[Path, Path, str]]:
+    """Both models in a form that this machine can run, and a note if that is not the files themselves."""
+    if not needs_upcast(reference):
+        yield reference, quantized, ""
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
+        copies = []
+        for index, path in enumerate((reference, quantized)):
+            (Path(folder) / str(index)).mkdir()
+            copies.append(float32_copy(path, Path(folder) / str(index)))
+        yield copies[0], copies[1], ", on float32 copies (onnxruntime's CPU has no bfloat16)"
 
 
 def _kernels(
@@ -199,7 +250,7 @@ def _kernels(
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Operators found by node name, in stock onnxruntime and with our library; empty where not checked."""
     progress.stage("checking kernels", 2)
-    if plan.target == "cuda" or not plan.decisions:
+    if plan.target == "cuda" or not plan.decisions or needs_upcast(model.path):
         return {}, {}
     sites = [decision.site for decision in plan.decisions]
     progress.step("stock onnxruntime")
@@ -211,21 +262,22 @@ def _kernels(
     return stock, kernels_found(written, sites, ours)
 
 
-def _bench(model: Model, written: Path, feed: Feed, progress: Progress) -> dict[str, Latency]:
+def _bench(model: Model, written: Path, data: str | None, recipe: Recipe, progress: Progress) -> dict[str, Latency]:
     progress.stage("measuring latency", 1)
     progress.step("interleaved runs")
     stock = SessionOptions(custom_op_libraries=model.custom_op_libraries)
+    feeds, _, _ = feeds_for(model, data, seed=recipe.seed, options=stock)
     contestants = {"float": Session(model.path, stock), "quantized, stock onnxruntime": Session(written, stock)}
     if _has_library():
         ours = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=True)
         contestants["quantized, onnxq kernels"] = Session(written, ours)
-    return measure_latency(contestants, feed)
+    return measure_latency(contestants, next(feeds))
 
 
 def _has_library() -> bool:
     try:
         library_path()
-    except EnvironmentProblem:
+    except InstallationError:
         return False
     return True
 
@@ -236,19 +288,19 @@ def _report(
     recipe: Recipe,
     *,
     plan: Plan,
-    survey: Survey,
     rewritten: Rewritten,
-    verdict: Verdict,
+    verdict: Verdict | None,
     found: tuple[Mapping[str, str], Mapping[str, str]],
     latency: Mapping[str, Latency],
     seconds: Mapping[str, float],
+    obstacle: str | None,
 ) -> ConvertReport:
     sites = tuple(
         SiteReport(
             decision=decision,
             weight_sqnr_db=rewritten.weight_sqnr[decision.site.node],
             stored_bytes=rewritten.stored_bytes[decision.site.node],
-            damage=verdict.layers.get(decision.site.node),
+            damage=verdict.layers.get(decision.site.node) if verdict else None,
             found=found[0].get(decision.site.node),
             found_with_library=found[1].get(decision.site.node),
         )
@@ -271,7 +323,7 @@ def _report(
         resident_bits_per_weight=resident / weights if weights else 0.0,
         sites=sites,
         skips=plan.skips,
-        warnings=(*plan.warnings, *_warnings(plan, sites, verdict)),
+        warnings=(*plan.warnings, *_warnings(plan, sites, verdict), *([obstacle] if obstacle else [])),
         verdict=verdict,
         latency=latency,
         seconds=seconds,
@@ -279,7 +331,7 @@ def _report(
     )
 
 
-def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict) -> list[str]:
+def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict | None) -> list[str]:
     warnings = []
     for site in sites:
         if site.found is not None and site.found != site.decision.kernel:
@@ -291,7 +343,7 @@ def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict) -> list
         warnings.append("nothing was quantized; the reasons are listed under what stayed float")
     if plan.target == "cuda":
         warnings.append("kernels for CUDA are predicted, not checked: this machine ran the model on its CPU")
-    if not verdict.finite:
+    if verdict is not None and not verdict.finite:
         warnings.append("an output became NaN or infinite; keep the worst layers float with --skip")
     return warnings
 

@@ -57,7 +57,7 @@ class ConvertReport:
         sites: one per quantized node.
         skips: weights left as they are.
         warnings: what the user should know.
-        verdict: measured damage.
+        verdict: measured damage; None when it could not be measured (a warning says why).
         latency: by contestant, with --bench.
         seconds: of each stage.
         peak_bytes: highest resident memory of the process.
@@ -76,7 +76,7 @@ class ConvertReport:
     sites: tuple[SiteReport, ...]
     skips: tuple[Skip, ...]
     warnings: tuple[str, ...]
-    verdict: Verdict
+    verdict: Verdict | None
     latency: Mapping[str, Latency]
     seconds: Mapping[str, float]
     peak_bytes: int
@@ -84,7 +84,7 @@ class ConvertReport:
     @property
     def passed(self) -> bool:
         """Verification met its targets: no output lost its finiteness."""
-        return self.verdict.finite
+        return self.verdict is None or self.verdict.finite
 
 
 def as_json(report: Any) -> str:
@@ -104,5 +104,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return value
-
-

@@ -104,9 +104,7 @@ def _rewrite_weight(
     form = registry.format(first.format)
     with form.guarded(first.site.node) as plugin:
         tensors = plugin.store(first.site, quantized).tensors
-    kept = {
-        role: sink(tensor, f"{first.site.weight}.{role}") for role, tensor in tensors.items()
-    }
+    kept = {role: sink(tensor, f"{first.site.weight}.{role}") for role, tensor in tensors.items()}
     fused = count()
     for decision in decisions:
         # onnxruntime fuses a DequantizeLinear into a MatMul only if nobody else reads its initializer, so every
@@ -207,7 +205,7 @@ def _initializer(node: ir.Node, tensor: ir.TensorProtocol, copy: int) -> ir.Valu
     if name not in graph.initializers:
         graph.register_initializer(
             ir.Value(
-                name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+                name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
             )
         )
     return graph.initializers[name]
@@ -225,8 +223,14 @@ def _replace(
     position = 0 if site.kind == "gather" else 1
     inputs = tuple(value for index, value in enumerate(node.inputs) if index != position and value is not None)
     placement = Placement(
-        site=site, inputs=inputs, weight=weight, attributes=node.attributes, scheme=decision.scheme,
-        dtype=ir.DataType[site.dtype], compute=plan.compute, opset=graph.graph.opset_imports[""],
+        site=site,
+        inputs=inputs,
+        weight=weight,
+        attributes=node.attributes,
+        scheme=decision.scheme,
+        dtype=ir.DataType[site.dtype],
+        compute=plan.compute,
+        opset=graph.graph.opset_imports[""],
     )
     with form.guarded(site.node) as plugin:
         replacement = plugin.place(placement)

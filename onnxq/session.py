@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnxq.errors import EnvironmentProblem, SessionError
+from onnxq.errors import InstallationError, SessionError
 from onnxq.library import library_path
 
 __all__ = ["Feed", "InputSpec", "Session", "SessionOptions", "check_installation", "optimised_graph"]
@@ -49,9 +49,19 @@ class InputSpec:
 
 
 _NUMPY_TYPES = {
-    "float": "float32", "double": "float64", "int8": "int8", "uint8": "uint8", "int16": "int16",
-    "uint16": "uint16", "int32": "int32", "uint32": "uint32", "int64": "int64", "uint64": "uint64",
-    "bool": "bool", "float16": "float16", "string": "str",
+    "float": "float32",
+    "double": "float64",
+    "int8": "int8",
+    "uint8": "uint8",
+    "int16": "int16",
+    "uint16": "uint16",
+    "int32": "int32",
+    "uint32": "uint32",
+    "int64": "int64",
+    "uint64": "uint64",
+    "bool": "bool",
+    "float16": "float16",
+    "string": "str",
 }
 
 
@@ -109,9 +119,7 @@ def optimised_graph(path: Path, options: SessionOptions) -> onnx.GraphProto:
     with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
         target = Path(folder) / "optimised.onnx"
         settings.optimized_model_filepath = str(target)
-        settings.add_session_config_entry(
-            "session.optimized_model_external_initializers_file_name", "optimised.data"
-        )
+        settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimised.data")
         try:
             ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class
@@ -123,7 +131,7 @@ def check_installation() -> str:
     """Version of onnxruntime in use.
 
     Raises:
-        EnvironmentProblem: it is missing, or two distributions of it share one import folder.
+        InstallationError: it is missing, or two distributions of it share one import folder.
     """
     present = []
     for name in ("onnxruntime", "onnxruntime-gpu"):
@@ -133,12 +141,12 @@ def check_installation() -> str:
             continue
     if len(present) > 1:
         listed = " and ".join(f"{name} {version}" for name, version in present)
-        raise EnvironmentProblem(
+        raise InstallationError(
             f"{listed} are both installed and overwrite each other's files; "
             "pip uninstall onnxruntime onnxruntime-gpu, then install the one you want"
         )
     if not present:
-        raise EnvironmentProblem("onnxruntime is not installed; pip install onnxruntime-gpu (or onnxruntime)")
+        raise InstallationError("onnxruntime is not installed; pip install onnxruntime-gpu (or onnxruntime)")
     return present[0][1]
 
 
@@ -171,7 +179,7 @@ def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
     proto = onnx.load(path, load_external_data=False)
     known = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def _input_spec(item: Any) -> InputSpec:

@@ -55,7 +55,7 @@ class Site:
     @property
     def float_bytes(self) -> int:
         """Bytes of the weight before quantization."""
-        return self.elements * ir.DataType[self.dtype].itemsize
+        return int(self.elements * ir.DataType[self.dtype].itemsize)
 
     @property
     def storage(self) -> tuple[str, str]:
@@ -87,7 +87,7 @@ def survey_model(model: Model) -> Survey:
     """Classify every use of every float weight of a normalised model.
 
     Returns:
-        Survey: one Site per quantizable use; one Skip per other use of a weight of at least 1024 elements.
+        Survey: one Site per quantizable use; one Skip per other use of a weight of at least 1024 elements and two dims.
     """
     sites: list[Site] = []
     skips: list[Skip] = []
@@ -95,19 +95,25 @@ def survey_model(model: Model) -> Survey:
     for node in ir.traversal.RecursiveGraphIterator(model.ir.graph):
         for index, value in enumerate(node.inputs):
             tensor = value.const_value if value is not None else None
-            if value is None or tensor is None or tensor.dtype not in FLOAT_TYPES or tensor.size < MIN_ELEMENTS:
+            if value is None or tensor is None or tensor.dtype not in FLOAT_TYPES:
+                continue
+            if tensor.size < MIN_ELEMENTS or len(tensor.shape) < 2:
                 continue
             found = _classify(node, index, value)
             if isinstance(found, str):
-                skips.append(
-                    Skip(node.name or "", node.op_type, value.name or "", tensor.size, tensor.nbytes, found)
-                )
+                skips.append(Skip(node.name or "", node.op_type, value.name or "", tensor.size, tensor.nbytes, found))
             elif found is not None:
                 kind, reader, k, n = found
                 sites.append(
                     Site(
-                        node=reader.name or "", op_type=reader.op_type, kind=kind, weight=value.name or "",
-                        scope=scopes[id(value.graph)], k=k, n=n, dtype=tensor.dtype.name,
+                        node=reader.name or "",
+                        op_type=reader.op_type,
+                        kind=kind,
+                        weight=value.name or "",
+                        scope=scopes[id(value.graph)],
+                        k=k,
+                        n=n,
+                        dtype=tensor.dtype.name,
                         output=reader.outputs[0].name or "",
                     )
                 )
@@ -141,12 +147,14 @@ def _classify(node: ir.Node, index: int, value: ir.Value) -> _Found | str | None
             return _classify_transposed(node, shape)
         case "Gather":
             if index != 0 or len(shape) != 2 or node.attributes.get_int("axis", 0) != 0:
-                return f"Gather of rank {len(shape)} along axis {node.attributes.get_int('axis', 0)}; " \
-                       "packed tables are [V, K], read by rows"
+                return (
+                    f"Gather of rank {len(shape)} along axis {node.attributes.get_int('axis', 0)}; "
+                    "packed tables are [V, K], read by rows"
+                )
             return "gather", node, shape[1], shape[0]
         case "Conv":
             if index != 1:
-                return "a bias or an input, not a filter"
+                return "a constant image, not a filter"
             k = 1
             for size in shape[1:]:
                 k *= size

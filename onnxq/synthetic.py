@@ -75,15 +75,19 @@ def _candidates(specs: Sequence[InputSpec]) -> Iterator[Mapping[tuple[str, int] 
         for axis, dim in enumerate(spec.shape)
         if not isinstance(dim, int) or dim < 1
     }
+    first = specs[0].name if specs else ""
+    lengths = [*zip((*_IMAGE_SIZES, *_IMAGE_SIZES[-1:] * 4), _LENGTHS, strict=True)]
     tried = set()
     for batch in (1, 2):
-        for image, length in zip(_IMAGE_SIZES + _IMAGE_SIZES[-1:] * 4, _LENGTHS, strict=True):
-            sizes = {
-                key: batch if axis == 0 else image if rank >= 4 else length for key, (rank, axis) in open_dims.items()
-            }
-            if tuple(sizes.items()) not in tried:
-                tried.add(tuple(sizes.items()))
-                yield sizes
+        for only_first in (False, True):  # state inputs often want 1 where the main input is long
+            for image, length in lengths:
+                sizes = {
+                    key: batch if axis == 0 or (only_first and key[0] != first) else image if rank >= 4 else length
+                    for key, (rank, axis) in open_dims.items()
+                }
+                if tuple(sizes.items()) not in tried:
+                    tried.add(tuple(sizes.items()))
+                    yield sizes
 
 
 def _key(spec: InputSpec, axis: int) -> tuple[str, int] | str:

@@ -86,7 +86,9 @@ def verify_files(
         expected, got = float_session.run(feed, wanted), quantized_session.run(feed, wanted)
         for name in wanted:
             if expected[name].shape != got[name].shape:
-                raise SessionError(f"{quantized}: '{name}' has shape {got[name].shape}, expected {expected[name].shape}")
+                raise SessionError(
+                    f"{quantized}: '{name}' has shape {got[name].shape}, expected {expected[name].shape}"
+                )
             if name not in meters:
                 meters[name] = DamageMeter(class_like=_class_like(name, expected[name].shape))
             if expected[name].dtype.kind in "fiub":

@@ -2,7 +2,8 @@
 
 One rule a file; each rule's docstring lists its cases. The order matters and is this one:
 functions inlined -> constants made initializers -> opset raised -> batch norms folded -> Gemm to MatMul ->
-views of weights folded -> pointwise convolutions over one position to MatMul -> dead nodes removed -> named.
+views of weights folded -> pointwise convolutions over one position to MatMul -> biases flattened ->
+dead nodes removed -> named.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from onnx_ir.passes import common
 from onnxq.errors import ModelError
 from onnxq.model import Model
 from onnxq.normalise.batchnorm import fold_batchnorm
+from onnxq.normalise.bias import flatten_biases
 from onnxq.normalise.constants import constants_to_initializers
 from onnxq.normalise.gemm import gemm_to_matmul
 from onnxq.normalise.names import name_nodes
@@ -51,8 +53,9 @@ def normalise(model: Model, *, opset: int) -> Model:
     fold_weight_views(graph)
     _infer_shapes(graph)
     pointwise_conv_to_matmul(graph)
+    flatten_biases(graph)
     common.RemoveUnusedNodesPass()(graph)
-    common.RemoveUnusedFunctionsPass()(graph)
+    common.RemoveUnusedFunctionsPass()(graph)  # type: ignore[no-untyped-call]
     name_nodes(graph)
     return Model(model.path, graph, model.fingerprint, model.custom_op_libraries)
 

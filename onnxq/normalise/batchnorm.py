@@ -17,7 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxq.normalise.weights import add_initializer, constant, derive, is_float_constant, sole_consumer, unique_name
+from onnxq.normalise.weights import (
+    add_initializer,
+    constant,
+    derive,
+    is_float_constant,
+    sole_consumer,
+    unique_name,
+)
 
 __all__ = ["fold_batchnorm"]
 
@@ -30,7 +37,7 @@ def fold_batchnorm(model: ir.Model) -> int:
 
 
 def _fold(bn: ir.Node) -> bool:
-    if bn.op_type != "BatchNormalization" or bn.domain != "" or bn.attributes.get_int("training_mode", 0):
+    if bn.op_type != "BatchNormalization" or bn.domain != "" or bn.attributes.get_int("training_mode", 0) == 1:
         return False
     source = bn.inputs[0]
     producer = source.producer() if source is not None else None

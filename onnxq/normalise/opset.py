@@ -50,8 +50,13 @@ def _convert(model: ir.Model, target: int, current: int) -> ir.Model:
         assert tensor is not None
         if tensor.nbytes > _KEPT_INLINE_BYTES:
             value.const_value = ir.ExternalTensor(
-                f"{_HELD_BACK}{len(held)}", 0, tensor.nbytes, tensor.dtype, name=value.name or "",
-                shape=ir.Shape(tensor.shape), base_dir="",
+                f"{_HELD_BACK}{len(held)}",
+                0,
+                tensor.nbytes,
+                tensor.dtype,
+                name=value.name or "",
+                shape=ir.Shape(tensor.shape.numpy()),
+                base_dir="",
             )
             held.append(tensor)
             owners.append(value)

@@ -76,9 +76,7 @@ def _rewrite(conv: ir.Node) -> None:
     tensor = constant(weight)
     assert tensor is not None
     channels_out, channels_in, *spatial = tuple(int(size) for size in tensor.shape.numpy())
-    matrix = derive(
-        weight, "_matrix", lambda w: w.reshape(channels_out, channels_in).T, (channels_in, channels_out)
-    )
+    matrix = derive(weight, "_matrix", lambda w: w.reshape(channels_out, channels_in).T, (channels_in, channels_out))
     name = conv.name or ""
     flat = _node(conv, "Reshape", [x, _shape(graph, conv, "flat", [-1, channels_in])], f"{name}/flatten")
     value = _node(conv, "MatMul", [flat, matrix], name)

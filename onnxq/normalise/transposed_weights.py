@@ -82,11 +82,11 @@ def _cast(value: ir.Value, tensor: ir.TensorProtocol, to: ir.DataType) -> ir.Val
     if name in value.graph.initializers:
         return value.graph.initializers[name]
 
-    def compute() -> ir.Tensor:
+    def compute() -> ir.TensorProtocol:
         return ir.Tensor(tensor.numpy().astype(to.numpy()), dtype=to, name=name)
 
     return add_initializer(
-        value.graph, name, ir.LazyTensor(compute, dtype=to, shape=ir.Shape(tensor.shape), name=name)
+        value.graph, name, ir.LazyTensor(compute, dtype=to, shape=ir.Shape(tensor.shape.numpy()), name=name)
     )
 
 
@@ -94,7 +94,7 @@ def _view_shape(node: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...] | None
     """Result shape of Reshape, Squeeze or Unsqueeze over a constant shape; None if not known."""
     second = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if node.op_type == "Reshape":
-        if second is None or node.attributes.get_int("allowzero", 0):
+        if second is None or node.attributes.get_int("allowzero", 0) == 1:
             return None
         target = [shape[i] if size == 0 else int(size) for i, size in enumerate(second.numpy())]
         if -1 in target:
@@ -104,7 +104,7 @@ def _view_shape(node: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...] | None
     axes = second.numpy().tolist() if second is not None else list(node.attributes.get_ints("axes", ()))
     if len(node.inputs) > 1 and second is None:
         return None
-    probe: Array = np.empty(shape, np.bool_)  # type: ignore[assignment]  # numpy's own rules for axes
+    probe: Array = np.empty(shape, np.bool_)  # numpy's own rules for axes
     if node.op_type == "Squeeze":
         return np.squeeze(probe, tuple(axes) if axes else None).shape
     return np.expand_dims(probe, tuple(axes)).shape

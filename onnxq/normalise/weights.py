@@ -56,7 +56,7 @@ def derive(
         return graph.initializers[name]
     dtype, target = source.dtype, shape if shape is not None else tuple(source.shape.numpy())
 
-    def compute() -> ir.Tensor:
+    def compute() -> ir.TensorProtocol:
         result = function(source.numpy().astype(np.float32))
         return ir.Tensor(np.ascontiguousarray(result).astype(dtype.numpy()), dtype=dtype, name=name)
 
@@ -67,7 +67,7 @@ def derive(
 def add_initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
     """Register a tensor as an initializer and return its value."""
     value = ir.Value(
-        name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
     )
     graph.register_initializer(value)
     return value

@@ -38,7 +38,7 @@ class Plugin(Generic[T]):
             yield self.provided
         except OnnxqError:
             raise
-        except Exception as error:  # noqa: BLE001  # a stranger's code may raise anything
+        except Exception as error:  # a stranger's code may raise anything
             raise self.error(site, f"raised {type(error).__name__}: {error}") from error
 
     def error(self, site: str, problem: str) -> PluginError:
@@ -88,7 +88,7 @@ def load_registry() -> Registry:
         version = entry.dist.version if entry.dist else ""
         try:
             found.append((entry.load(), distribution, version))
-        except Exception as error:  # noqa: BLE001  # importing a stranger's module may raise anything
+        except Exception as error:  # importing a stranger's module may raise anything
             raise PluginError(
                 f"plugin '{entry.name}' of {distribution} {version} cannot be imported: "
                 f"{type(error).__name__}: {error}; repair it or pip uninstall {distribution}"
@@ -140,7 +140,7 @@ def _collect(
         where = f"hook onnxq_{hook} of {distribution} {version}"
         try:
             provided = list(implementation.function())
-        except Exception as error:  # noqa: BLE001  # a stranger's code may raise anything
+        except Exception as error:  # a stranger's code may raise anything
             raise PluginError(f"{where} raised {type(error).__name__}: {error}; report it to its author") from error
         for item in provided:
             name = getattr(item, "name", None)

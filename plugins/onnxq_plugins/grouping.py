@@ -35,10 +35,9 @@ def assemble(
         scheme: what the codes follow.
     """
     groups, size, n = codes.shape
-    dtype = np.int8 if scheme.symmetric else np.uint8
     flat = codes.reshape(k, -1) if scheme.granularity == "per_tensor" else codes.reshape(groups * size, n)[:k]
     return QuantizedWeight(
-        codes=np.ascontiguousarray(flat).astype(dtype),
+        codes=flat.astype(np.int8) if scheme.symmetric else flat.astype(np.uint8),
         scales=np.ascontiguousarray(scale[:, 0]),
         zero_points=None if zero_point is None else np.ascontiguousarray(zero_point[:, 0]).astype(np.uint8),
         scheme=scheme,

@@ -58,9 +58,7 @@ def _search(part: FloatArray, scheme: Scheme) -> _Candidate:
     best: _Candidate | None = None
     best_error = np.full(low.shape, np.inf, np.float32)
     for fraction in _SHRINK[scheme.bits]:
-        scale, zero_point = scales_from_range(
-            (low * np.float32(fraction)), (high * np.float32(fraction)), scheme
-        )
+        scale, zero_point = scales_from_range((low * np.float32(fraction)), (high * np.float32(fraction)), scheme)
         best, best_error = _better(part, (scale, zero_point), scheme, best, best_error)
     assert best is not None
     codes, scale, zero_point = best

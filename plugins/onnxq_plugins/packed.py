@@ -36,6 +36,9 @@ class Packed:
             return f"a table is packed in blocks, not {scheme}; give it a --block-size of its own by --override"
         if site.kind == "conv" and (scheme.granularity != "per_axis" or scheme.bits != 8):
             return f"convolution weights are packed as int8 per channel, not {scheme}"
+        if scheme.bits == 2 and site.kind == "matmul" and site.n % 4:
+            # onnxruntime 1.31 reads such a tensor's rows from the wrong place, without a word
+            return f"2-bit weights need N divisible by 4, this one has N={site.n}; give it bits:4 by --override"
         return None
 
     def store(self, site: Site, weight: QuantizedWeight) -> StoredWeight:
@@ -64,21 +67,19 @@ class Packed:
         zero_points = "zero_points" in placement.weight
         weight = [placement.weight[role] for role in ("codes", "scales", "zero_points") if role in placement.weight]
         kind = placement.site.kind
-        attributes = {"block_size": placement.scheme.block_size}
         if kind == "gather":
-            inputs = [weight[0], placement.inputs[0], *weight[1:]]
-            node = ir.node(
-                ops.packed_op_name(kind, zero_points=zero_points), inputs, domain=ops.DOMAIN,
-                attributes={**attributes, "to": int(placement.dtype)},
-            )
-            return Replacement([node], [ops.packed_gather(zero_points=zero_points, opset=placement.opset)])
+            return _gather(placement, weight, zero_points=zero_points)
         node = ir.node(
-            ops.packed_op_name(kind, zero_points=zero_points), [placement.inputs[0], *weight], domain=ops.DOMAIN,
-            attributes={**attributes, "compute": placement.compute},
+            ops.packed_op_name(kind, zero_points=zero_points),
+            [placement.inputs[0], *weight],
+            domain=ops.DOMAIN,
+            attributes={"block_size": placement.scheme.block_size, "compute": placement.compute},
         )
         transposed = kind == "matmul_transposed"
         function = ops.packed_matmul(
-            transposed=transposed, zero_points=zero_points, opset=placement.opset,
+            transposed=transposed,
+            zero_points=zero_points,
+            opset=placement.opset,
             widen=transposed and placement.scheme.bits == 2,
         )
         return Replacement([node], [function])
@@ -103,8 +104,24 @@ class Packed:
         return bits + blocks * (32 + (0 if scheme.symmetric else bits))
 
 
-def _tensor(values: npt.NDArray[np.generic], dtype: ir.DataType) -> ir.Tensor:
+def _tensor(values: npt.NDArray[np.generic], dtype: ir.DataType) -> ir.TensorProtocol:
     return ir.Tensor(values.astype(dtype.numpy()), dtype=dtype)
+
+
+def _gather(placement: Placement, weight: Sequence[ir.Value], *, zero_points: bool) -> Replacement:
+    """A packed gather; bfloat16 rows are float32 rows behind a Cast."""
+    half = placement.dtype == ir.DataType.FLOAT16
+    node = ir.node(
+        ops.packed_op_name("gather", zero_points=zero_points, half=half),
+        [weight[0], placement.inputs[0], *weight[1:]],
+        domain=ops.DOMAIN,
+        attributes={"block_size": placement.scheme.block_size},
+    )
+    function = ops.packed_gather(zero_points=zero_points, half=half, opset=placement.opset)
+    if placement.dtype != ir.DataType.BFLOAT16:
+        return Replacement([node], [function])
+    cast = ir.node("Cast", [node.outputs[0]], attributes={"to": int(placement.dtype)})
+    return Replacement([node, cast], [function])
 
 
 def _dequantized(placement: Placement) -> Replacement:

@@ -1,0 +1,103 @@
+"""Options that several commands share, and how they become a Recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxq.recipe import Recipe, parse_override, recipe_from, recipe_from_file
+from onnxq.scheme import BITS, BLOCK_SIZES
+
+__all__ = ["FILE", "custom_op_option", "data_option", "recipe_options", "recipe_wishes"]
+
+FILE = click.Path(path_type=Path)
+
+_RECIPE_OPTIONS = [
+    click.option(
+        "--format",
+        metavar="NAME",
+        help="How weights are written: auto (default) or a format plugin, e.g. packed.",
+    ),
+    click.option("--bits", type=click.Choice([str(bits) for bits in BITS]), help="Bits of matmul weights [4]."),
+    click.option(
+        "--block-size",
+        type=click.Choice([*map(str, BLOCK_SIZES), "channel"]),
+        help="Weights that share one scale [32]; channel: one scale per output channel.",
+    ),
+    click.option(
+        "--symmetric/--asymmetric",
+        default=None,
+        help="Signed codes, or unsigned ones with zero points [asymmetric below 8 bits].",
+    ),
+    click.option(
+        "--table-bits",
+        type=click.Choice([*map(str, BITS), "float"]),
+        help="Bits of embedding tables and the heads tied to them [8].",
+    ),
+    click.option("--method", metavar="NAME", help="Weight quantizer plugin [rtn]; see onnxq plugins."),
+    click.option("--target", type=click.Choice(["cpu", "cuda", "portable"]), help="Where the model will run [cpu]."),
+    click.option("--skip", multiple=True, metavar="REGEX", help="Keep nodes with a matching name float. Repeatable."),
+    click.option(
+        "--override",
+        multiple=True,
+        metavar="REGEX=KEY:VALUE,...",
+        help="Other bits, block_size, symmetric or method for matching nodes, "
+        "e.g. 'layers.0/=bits:8,method:mse'. Repeatable, the last match wins.",
+    ),
+    click.option(
+        "--recipe",
+        type=FILE,
+        metavar="FILE.toml",
+        help="Read all of these from a TOML file; options given here are laid over it.",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), help="Of synthetic feeds [0]."),
+]
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that make a Recipe."""
+    for option in reversed(_RECIPE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def recipe_wishes(options: dict[str, Any]) -> Recipe:
+    """The Recipe that the parsed options of `recipe_options` ask for."""
+    path: Path | None = options["recipe"]
+    wishes: dict[str, Any] = {
+        "format": options["format"],
+        "bits": _number(options["bits"]),
+        "block_size": _number(options["block_size"]),
+        "symmetric": options["symmetric"],
+        "table_bits": _number(options["table_bits"]),
+        "method": options["method"],
+        "target": options["target"],
+        "skip": options["skip"] or None,
+        "override": tuple(parse_override(text) for text in options["override"]) or None,
+        "seed": options["seed"],
+    }
+    return recipe_from(**wishes) if path is None else recipe_from_file(path, **wishes)
+
+
+def _number(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdigit() else text
+
+
+data_option = click.option(
+    "--data",
+    metavar="DATA",
+    help="Real batches: a folder of .npz or .npy, one .npz of stacked samples, a test_data_set_* folder, "
+    "or module:function that yields dicts of arrays.",
+)
+
+custom_op_option = click.option(
+    "--custom-op-lib",
+    "custom_op_libraries",
+    type=FILE,
+    multiple=True,
+    metavar="LIB",
+    help="Shared library with the model's custom operators. Repeatable.",
+)
