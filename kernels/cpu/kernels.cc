@@ -5,7 +5,7 @@ namespace onnxq::cpu {
 const Kernels& kernels_for(Isa isa) {
   switch (isa) {
 #if defined(ONNXQ_X86)
-    // AVX paths land here as they are built.
+    case Isa::kAvx512Vnni: return kAvx512VnniKernels;
 #endif
     default: return kScalarKernels;
   }
