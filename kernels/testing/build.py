@@ -1,0 +1,151 @@
+"""Compile kernels to PTX, translate them, and build the emulated driver and the harness.
+
+Everything lands in `build/cuda_testing/`, in folders named after a digest of their inputs, so that nothing is
+built twice and a stale result is never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+TESTING = Path(__file__).resolve().parent
+KERNELS = TESTING.parent
+OUTPUT = KERNELS.parent / "build" / "cuda_testing"
+
+sys.path.insert(0, str(TESTING))
+from ptx import parse_module, translate  # noqa: E402
+
+ELEMENTS = {"half": "kHalf", "bfloat16": "kBFloat16", "float": "kFloat"}
+WIDTHS = (2, 3, 4, 5, 6, 8)
+HOST_SOURCES = ("dispatch.cc", "driver.cc", "matmul.cc", "modules.cc", "repack.cc")
+_HOST_FLAGS = ("-std=c++20", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra", "-Wshadow", "-Werror")
+
+
+class BuildError(Exception):
+    """A compiler refused; the message holds its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The kernels of one activation type and one width."""
+
+    element: str
+    bits: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.element}_{self.bits}"
+
+    @property
+    def defines(self) -> tuple[str, ...]:
+        return (
+            f"-DONNXQ_MODULE={self.name}",
+            f"-DONNXQ_ELEMENT={ELEMENTS[self.element]}",
+            f"-DONNXQ_BITS={self.bits}",
+        )
+
+
+def find_nvcc() -> str | None:
+    """nvcc by ONNXQ_NVCC, on the PATH, or where CUDA is usually installed."""
+    usual = Path("/usr/local/cuda/bin/nvcc")
+    return os.environ.get("ONNXQ_NVCC") or shutil.which("nvcc") or (str(usual) if usual.exists() else None)
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BuildError(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def digest(*parts: str | bytes | Path) -> str:
+    """Of texts and of files' contents."""
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(part.read_bytes() if isinstance(part, Path) else part.encode() if isinstance(part, str) else part)
+        h.update(b"\0")
+    return h.hexdigest()[:16]
+
+
+def sources(folder: Path, *suffixes: str) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix in suffixes)
+
+
+def build_once(kind: str, key: str, make) -> Path:
+    """The folder `kind-key`, filled by make(folder) unless it is there already. Atomic."""
+    folder = OUTPUT / f"{kind}-{key}"
+    if folder.exists():
+        return folder
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    scratch = OUTPUT / f".{kind}-{key}-{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    make(scratch)
+    try:
+        scratch.rename(folder)
+    except OSError:  # somebody else was faster
+        shutil.rmtree(scratch)
+    return folder
+
+
+def emulated_driver() -> Path:
+    """libonnxq_emulated_cuda.so: the emulator behind the names of the CUDA driver."""
+    files = sources(TESTING / "emulator", ".cc", ".h")
+
+    def make(folder: Path) -> None:
+        run("g++", *_HOST_FLAGS, "-shared", f"-I{TESTING}", *[f for f in files if f.suffix == ".cc"],
+            "-o", folder / "libonnxq_emulated_cuda.so", "-ldl")  # fmt: skip
+
+    return build_once("driver", digest(*files), make) / "libonnxq_emulated_cuda.so"
+
+
+def harness(*, emulated: bool = True) -> Path:
+    """libharness.so around the library's own host code; `emulated` lets it load the emulated driver."""
+    files = [KERNELS / "cuda" / name for name in HOST_SOURCES]
+    files += [TESTING / "harness.cc", TESTING / "no_images.cc"]
+    headers = [*sources(KERNELS / "cuda", ".h"), *sources(KERNELS / "cpu", ".h"), KERNELS / "error.h"]
+
+    def make(folder: Path) -> None:
+        flags = ["-DONNXQ_CUDA_EMULATED"] if emulated else []
+        run("g++", *_HOST_FLAGS, *flags, "-shared", f"-I{KERNELS}", *files, "-o", folder / "libharness.so", "-ldl")
+
+    return build_once("harness", digest(*files, *headers, str(emulated)), make) / "libharness.so"
+
+
+
+def ptx(variant: Variant, *, cuda: Path = KERNELS / "cuda") -> Path:
+    """The PTX of a variant, from the kernel sources in `cuda` (a copy of kernels/cuda for planted bugs)."""
+    files = [*sources(cuda, ".h"), *sources(cuda / "device", ".cu", ".cuh")]
+
+    def make(folder: Path) -> None:
+        nvcc = find_nvcc()
+        if nvcc is None:
+            raise BuildError("nvcc not found")
+        run(nvcc, "-std=c++17", "-O3", "-arch=compute_80", "-ptx", *variant.defines,
+            cuda / "device" / "packed_ops.cu", "-o", folder / f"{variant.name}.ptx")  # fmt: skip
+
+    return build_once(f"ptx-{variant.name}", digest(*files), make) / f"{variant.name}.ptx"
+
+
+def emulated_kernels(variant: Variant, *, cuda: Path = KERNELS / "cuda") -> Path:
+    """<variant>.so: the translated PTX, for the emulated driver."""
+    text = ptx(variant, cuda=cuda)
+    driver = emulated_driver()
+    translator = [*sources(TESTING / "ptx", ".py"), TESTING / "emulator" / "kernel_abi.h",
+                  TESTING / "emulator" / "semantics.h"]  # fmt: skip
+
+    def make(folder: Path) -> None:
+        code = folder / f"{variant.name}.cc"
+        code.write_text(translate(parse_module(text.read_text()), source=text.name))
+        # -O1: registers live in arrays, so there is little to optimise and much to compile.
+        run("g++", "-std=c++20", "-O1", "-fPIC", "-w", "-shared", f"-I{TESTING}", code, driver,
+            f"-Wl,-rpath,{driver.parent}", "-o", folder / f"{variant.name}.so")  # fmt: skip
+
+    key = digest(text, *translator, str(driver))
+    return build_once(f"emulated-{variant.name}", key, make) / f"{variant.name}.so"
