@@ -37,7 +37,8 @@ def weights() -> Weights:
         norms |= {p + "_bn1": inside, p + "_bn2": after}
     weights["_conv_head.weight"] = random.normal(size=(12, BLOCKS[-1][2], 1, 1))
     for name, channels in norms.items():
-        for part in ("weight", "bias", "running_mean"):
+        weights[name + ".weight"] = random.normal(size=channels) * 4  # enough for Clip to cut at 6
+        for part in ("bias", "running_mean"):
             weights[f"{name}.{part}"] = random.normal(size=channels)
         weights[name + ".running_var"] = random.uniform(1, 9, channels)
     weights |= {"_fc.weight": random.normal(size=(7, 12)), "_fc.bias": random.normal(size=7)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tarfile
 import zipfile
@@ -101,6 +102,21 @@ def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
         (part / "a.onnx").write_text("whole")
         (part / "a.onnx.data").write_text("data")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.onnx", "a.onnx.data"]
+
+
+def test_the_onnx_file_arrives_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    moved: list[str] = []
+
+    def replace(source: Path, target: Path) -> None:
+        moved.append(target.name)
+        source.rename(target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with written_together(tmp_path) as part:
+        for name in ("a.onnx", "a.onnx.data", "z.json"):
+            (part / name).touch()
+    assert sorted(moved) == ["a.onnx", "a.onnx.data", "z.json"]
+    assert moved[-1] == "a.onnx"
 
 
 def test_fetch_builds_once_and_leaves_data_out_if_asked(folder: ModelFolder, pip: FakePip) -> None:

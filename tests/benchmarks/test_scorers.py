@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.models import file_bytes, speech
+from benchmarks.models import file_bytes, photos, speech
 from benchmarks.models.candidate import Candidate
 from benchmarks.models.file_bytes import MagikaConfig, calibration_files, evaluation_files, features
 from benchmarks.models.folder import ModelFolder
 from benchmarks.models.generate import greedy
-from benchmarks.models.scorers import silero, smollm2
+from benchmarks.models.scorers import minilm, silero, smollm2
 from benchmarks.models.text_lines import LineArtist, classifier_input, recognizer_input
 from benchmarks.models.texts import words
-from benchmarks.models.tokens import padded_feed, windows
+from benchmarks.models.tokens import Batch, padded_feed, windows
 
 VOCABULARY = 11
 
@@ -81,6 +81,36 @@ def test_padded_feed() -> None:
     np.testing.assert_array_equal(feed["input_ids"], [[5, 6, 7], [8, 0, 0]])
     np.testing.assert_array_equal(feed["attention_mask"], [[1, 1, 1], [1, 0, 0]])
     assert not feed["token_type_ids"].any()
+
+
+def test_an_embedding_is_the_unit_mean_of_the_real_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A model whose hidden states are (token id, 1); documents come back from their batch out of order."""
+
+    class Echo:
+        def run(self, _: Sequence[str], feed: dict[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+            ids = feed["input_ids"].astype(np.float32)
+            return [np.stack([ids, np.ones_like(ids)], axis=-1)]
+
+    batch = Batch(np.array([1, 0]), padded_feed([[3], [0, 8]]))
+    monkeypatch.setattr(minilm, "minilm_batches", lambda folder, texts: [batch])
+    embeddings = minilm.embed(Echo(), ModelFolder(tmp_path), ["first", "second"])
+    expected = [[4 / math.sqrt(17), 1 / math.sqrt(17)], [3 / math.sqrt(10), 1 / math.sqrt(10)]]
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-6)
+
+
+def test_random_crops_are_the_same_again(tmp_path: Path) -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    noise = np.random.default_rng(0).integers(0, 256, (120, 100, 3), np.uint8)
+    image_module.fromarray(noise).save(tmp_path / "a.png")
+    chosen = [photos.Photo(tmp_path / "a.png", 0, 0)]
+    first, again = (np.concatenate(list(photos.random_crops(chosen, 3, seed=0))) for _ in range(2))
+    other = np.concatenate(list(photos.random_crops(chosen, 3, seed=1)))
+    assert first.shape == (3, 3, photos.SIZE, photos.SIZE)
+    assert first.dtype == np.float32
+    assert np.abs(first).max() <= 1.0  # (255 - 127) / 128
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first[0], first[1])
 
 
 def test_words_have_plain_quotes() -> None:
@@ -151,7 +181,7 @@ def test_lines_are_the_same_again_and_of_many_widths() -> None:
 
 
 def test_greedy_feeds_one_token_at_a_time() -> None:
-    """A model that answers with the number of positions it has seen."""
+    """A model that answers at each position with the number of positions up to there."""
 
     class Positions:
         def __init__(self) -> None:
@@ -166,7 +196,8 @@ def test_greedy_feeds_one_token_at_a_time() -> None:
             count = feed["input_ids"].shape[1]
             self.widths.append(count)
             present = np.concatenate([feed["past_key_values.0.key"], np.zeros((1, 2, count, 4))], axis=2)
-            return [np.eye(20)[[[present.shape[2]] * count]], present]
+            seen = np.arange(count) + 1 + feed["past_key_values.0.key"].shape[2]
+            return [np.eye(20)[seen[None]], present]
 
     model = Positions()
     assert list(greedy(model, [7, 7, 7], steps=4)) == [3, 4, 5, 6]

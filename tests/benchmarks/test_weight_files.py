@@ -149,8 +149,8 @@ def gguf_path(tmp_path: Path) -> Path:
     writer.add_head_count_kv(1)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
-    writer.add_token_list(["h", "i", "\u0120", "1", "2", "hi"])  # \u0120 is byte-level BPE's space
-    writer.add_token_merges(["h i"])
+    writer.add_token_list(["h", "i", "\u0120", "1", "2", "hi", "12"])  # \u0120 is byte-level BPE's space
+    writer.add_token_merges(["h i", "1 2"])
     writer.add_tensor("blk.0.attn_q.weight", np.arange(64, dtype=np.float32).reshape(8, 8))
     writer.add_tensor("blk.0.attn_k.weight", np.arange(32, dtype=np.float32).reshape(4, 8))
     writer.write_header_to_file()

@@ -113,10 +113,10 @@ def alphabet(candidate: Candidate) -> list[str]:
 
 
 def decode(probabilities: Array, characters: list[str]) -> str:
-    """Greedy CTC: best class at each step [steps, classes], repeats merged, blanks dropped."""
+    """Greedy CTC: best class at each step [steps, classes], repeats merged, blanks ("") gone."""
     best = probabilities.argmax(axis=-1)
     changed = np.concatenate([[True], best[1:] != best[:-1]])
-    return "".join(characters[index] for index in best[changed] if index)
+    return "".join(characters[index] for index in best[changed])
 
 
 def _run(session: Any, pixels: Array) -> Array:
