@@ -55,12 +55,16 @@ def smollm2_kv_tales(windows: int = 64, folder: ModelFolder | None = None) -> It
 
 
 def minilm_texts(documents: int = 64, batch_size: int = 8, folder: ModelFolder | None = None) -> Iterator[Feed]:
-    """Reuters training documents that the probe is not trained on, padded in batches of like length."""
+    """Reuters training documents that the probe is not trained on, padded in batches of like length.
+
+    The batches are shuffled: whoever holds the last ones out for verification gets short and long documents.
+    """
     folder = folder or ModelFolder.default()
     texts, _ = labelled_documents(folder, "reuters-r8-train")
     unused = np.random.RandomState(0).permutation(len(texts))[REUTERS_TRAIN : REUTERS_TRAIN + documents]
-    for batch in minilm_batches(folder, [texts[row] for row in unused], size=batch_size):
-        yield batch.feed
+    batches = list(minilm_batches(folder, [texts[row] for row in unused], size=batch_size))
+    for index in np.random.RandomState(0).permutation(len(batches)):
+        yield batches[index].feed
 
 
 def efficientnet_images(images: int = 64, folder: ModelFolder | None = None) -> Iterator[Feed]:

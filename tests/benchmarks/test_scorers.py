@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.models import file_bytes, photos, speech
+from benchmarks.models import data, file_bytes, photos, speech
 from benchmarks.models.candidate import Candidate
 from benchmarks.models.file_bytes import MagikaConfig, calibration_files, evaluation_files, features
 from benchmarks.models.folder import ModelFolder
@@ -96,6 +96,25 @@ def test_an_embedding_is_the_unit_mean_of_the_real_tokens(monkeypatch: pytest.Mo
     embeddings = minilm.embed(Echo(), ModelFolder(tmp_path), ["first", "second"])
     expected = [[4 / math.sqrt(17), 1 / math.sqrt(17)], [3 / math.sqrt(10), 1 / math.sqrt(10)]]
     np.testing.assert_allclose(embeddings, expected, rtol=1e-6)
+
+
+def test_minilm_texts_are_unused_and_shuffled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Documents are numbers here; the probe trains on the first 2,000 of the same permutation."""
+    documents = [str(number) for number in range(2100)]
+
+    def batches(folder: ModelFolder, texts: Sequence[str], *, size: int) -> list[Batch]:
+        ids = sorted([int(text)] for text in texts)
+        starts = range(0, len(ids), size)
+        return [Batch(np.arange(size), padded_feed(ids[start : start + size])) for start in starts]
+
+    monkeypatch.setattr(data, "labelled_documents", lambda folder, name: (documents, documents))
+    monkeypatch.setattr(data, "minilm_batches", batches)
+    feeds = [feed["input_ids"][:, 0].tolist() for feed in data.minilm_texts(64, 8, ModelFolder(tmp_path))]
+    seen = {number for feed in feeds for number in feed}
+    trained = set(np.random.RandomState(0).permutation(2100)[: minilm.REUTERS_TRAIN].tolist())
+    assert len(seen) == 64
+    assert not seen & trained
+    assert feeds != sorted(feeds)
 
 
 def test_random_crops_are_the_same_again(tmp_path: Path) -> None:
