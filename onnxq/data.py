@@ -71,11 +71,11 @@ def open_data(origin: str, inputs: Sequence[InputSpec]) -> Data:
     return Data(origin, batches)
 
 
-def held_out(data: Data) -> tuple[Data, int]:
-    """The batches kept for verification: the last fifth, at least one. Also their number."""
+def held_out(data: Data) -> tuple[Data, int, int]:
+    """The batches kept for verification (the last fifth, at least one), their number, and the number of all."""
     total = data.count()
     kept = max(1, total // 5)
-    return Data(data.origin, lambda: islice(data.batches(), total - kept, None)), kept
+    return Data(data.origin, lambda: islice(data.batches(), total - kept, None)), kept, total
 
 
 _Reader = Callable[[], Iterable[Feed]]

@@ -160,9 +160,8 @@ def feeds_for(model: Model, data: str | None, *, seed: int, options: SessionOpti
     if data is None:
         feeds = synthetic_feeds(model.ir.graph, session, count=_SYNTHETIC_BATCHES, seed=seed)
         return iter(feeds), len(feeds), f"{len(feeds)} synthetic batches (random values; give --data for real ones)"
-    kept, count = held_out(open_data(data, session.inputs))
-    total = kept.count() if count == 1 else count
-    note = "the only batch" if total == 1 else f"the last {count} batches"
+    kept, count, total = held_out(open_data(data, session.inputs))
+    note = "the only batch" if total == 1 else f"the last {count} of {total} batches"
     return kept.batches(), count, f"{note} of {data}"
 
 
