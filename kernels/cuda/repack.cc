@@ -30,7 +30,7 @@ void put(uint8_t* plane, int width, int lane, int step, int reg, int half, unsig
   std::memcpy(at, &word, sizeof word);
 }
 
-void pack_tile(const cpu::WeightSource& source, int64_t first_column, int64_t first_depth, uint8_t* tile) {
+void pack_tile(const Weight& source, int64_t first_column, int64_t first_depth, uint8_t* tile) {
   const bool narrow = source.block == kNarrowBlock;
   const int base = base_width(source.bits), extra = extra_width(source.bits);
   for (int lane = 0; lane < kLanes; ++lane)
@@ -66,7 +66,7 @@ constexpr std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 
 
 }  // namespace
 
-PackedWeight repack(const cpu::WeightSource& source, Element element) {
+PackedWeight repack(const Weight& source, Element element) {
   constexpr int64_t kLargest = std::numeric_limits<int>::max() - 2 * kTileDepth;
   if (source.k > kLargest || source.n > kLargest)
     fail("K=", source.k, ", N=", source.n, " is beyond the CUDA kernels' 32-bit sizes");
@@ -80,7 +80,7 @@ PackedWeight repack(const cpu::WeightSource& source, Element element) {
   const int64_t column_tiles = ceil_div(packed.n, kTileColumns), depth_tiles = ceil_div(packed.k, kTileDepth);
   const int64_t rows = scale_rows(packed.k, source.block);
   const int64_t row_entries = kTileColumns * blocks_in_row(source.block);
-  const bool zero_points = source.zero_points != nullptr;
+  const bool zero_points = source.has_zero_points;
   packed.zero_stride = zero_points ? static_cast<int>(row_entries) : 0;
   packed.scales_offset = aligned(static_cast<std::size_t>(column_tiles * depth_tiles * tile_bytes(source.bits)));
   packed.zeros_offset = packed.scales_offset +
@@ -96,7 +96,7 @@ PackedWeight repack(const cpu::WeightSource& source, Element element) {
   uint8_t* zeros = packed.bytes.data() + packed.zeros_offset;
   if (!zero_points) std::memset(zeros, symmetric_zero(source.bits), zero_bytes);
   for (int column = 0; column < packed.n; ++column)
-    for (int block = 0; block < source.blocks(); ++block) {
+    for (int block = 0; block < ceil_div(packed.k, source.block); ++block) {
       const int64_t index = scale_index(rows, source.block, column, block);
       put_scale(packed.bytes.data() + packed.scales_offset, index, element, source.scale(block, column));
       if (zero_points) zeros[index] = static_cast<uint8_t>(source.zero_point(block, column));

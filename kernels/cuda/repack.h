@@ -5,10 +5,24 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/weight_source.h"
 #include "cuda/layout.h"
 
 namespace onnxq::cuda {
+
+// A quantized weight in whatever order a file has it:
+// W[k, n] = (code(k, n) - zero_point(k / block, n)) * scale(k / block, n), codes unsigned.
+struct Weight {
+  int64_t k = 0;
+  int64_t n = 0;
+  int block = 0;
+  int bits = 0;
+  bool has_zero_points = false;  // false: symmetric_zero(bits) everywhere
+
+  virtual ~Weight() = default;
+  virtual int code(int64_t row, int64_t column) const = 0;
+  virtual int zero_point(int64_t block_row, int64_t column) const = 0;
+  virtual float scale(int64_t block_row, int64_t column) const = 0;
+};
 
 // What goes to the device in one piece: tiles, then scales, then zero points.
 struct PackedWeight {
@@ -24,6 +38,6 @@ struct PackedWeight {
 };
 
 // Throws Error where a dimension does not fit the kernels' 32-bit sizes.
-PackedWeight repack(const cpu::WeightSource& source, Element element);
+PackedWeight repack(const Weight& source, Element element);
 
 }  // namespace onnxq::cuda

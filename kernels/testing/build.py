@@ -109,7 +109,7 @@ def harness(*, emulated: bool = True) -> Path:
     """libharness.so around the library's own host code; `emulated` lets it load the emulated driver."""
     files = [KERNELS / "cuda" / name for name in HOST_SOURCES]
     files += [TESTING / "harness.cc", TESTING / "no_images.cc"]
-    headers = [*sources(KERNELS / "cuda", ".h"), *sources(KERNELS / "cpu", ".h"), KERNELS / "error.h"]
+    headers = [*sources(KERNELS / "cuda", ".h"), KERNELS / "cpu" / "half.h", KERNELS / "error.h"]
 
     def make(folder: Path) -> None:
         flags = ["-DONNXQ_CUDA_EMULATED"] if emulated else []

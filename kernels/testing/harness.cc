@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "cpu/half.h"
 #include "cuda/matmul.h"
 #include "cuda/modules.h"
 #include "error.h"
@@ -74,25 +75,52 @@ struct ProductCase {
   int32_t skew;  // bytes by which activations and output miss their alignment
 };
 
+// Codes and zero points in ONNX's order, whatever their width: row-major, low bits first.
+class CaseWeight final : public Weight {
+ public:
+  explicit CaseWeight(const ProductCase& c) : case_(c) {
+    k = c.k;
+    n = c.n;
+    block = c.block;
+    bits = c.bits;
+    has_zero_points = c.zero_points != nullptr;
+  }
+  int code(int64_t row, int64_t column) const override {
+    const int flip = case_.is_signed ? symmetric_zero(bits) : 0;
+    return unpack(case_.codes, case_.transposed ? column * k + row : row * n + column) ^ flip;
+  }
+  int zero_point(int64_t block_row, int64_t column) const override {
+    return unpack(case_.zero_points, scale_at(block_row, column));
+  }
+  float scale(int64_t block_row, int64_t column) const override {
+    const int64_t at = scale_at(block_row, column);
+    return case_.half_scales ? cpu::half_to_float(static_cast<const uint16_t*>(case_.scales)[at])
+                             : static_cast<const float*>(case_.scales)[at];
+  }
+
+ private:
+  int64_t scale_at(int64_t block_row, int64_t column) const {
+    return case_.transposed ? column * ((k + block - 1) / block) + block_row : block_row * n + column;
+  }
+  int unpack(const uint8_t* packed, int64_t index) const {
+    int value = 0;
+    for (int64_t bit = 0; bit < bits; ++bit) {
+      const int64_t at = index * bits + bit;
+      value |= (packed[at / 8] >> (at % 8) & 1) << bit;
+    }
+    return value;
+  }
+  const ProductCase& case_;
+};
+
 HARNESS_API const char* harness_error() { return last_error.c_str(); }
 
 HARNESS_API int harness_matmul(const ProductCase* c) {
   return guarded([&] {
-    cpu::WeightSource source;
-    source.k = c->k;
-    source.n = c->n;
-    source.block = c->block;
-    source.bits = c->bits;
-    source.is_signed = c->is_signed != 0;
-    source.transposed = c->transposed != 0;
-    source.half_scales = c->half_scales != 0;
-    source.codes = c->codes;
-    source.scales = c->scales;
-    source.zero_points = c->zero_points;
     const auto element = static_cast<Element>(c->element);
     const auto width = static_cast<std::size_t>(element_bytes(element));
     const auto skew = static_cast<std::size_t>(c->skew), m = static_cast<std::size_t>(c->m);
-    const MatMul matmul(repack(source, element));
+    const MatMul matmul(repack(CaseWeight(*c), element));
     const DeviceBuffer activations(c->activations, m * static_cast<std::size_t>(c->k) * width, skew);
     const DeviceBuffer output(nullptr, m * static_cast<std::size_t>(c->n) * width, skew);
     if (c->kind < 0) {
@@ -108,9 +136,7 @@ HARNESS_API int harness_matmul(const ProductCase* c) {
 HARNESS_API int64_t harness_repack(const ProductCase* c, uint8_t* to, int64_t room, int64_t* offsets) {
   int64_t bytes = -1;
   guarded([&] {
-    cpu::WeightSource source{c->k, c->n, c->block, c->bits, c->is_signed != 0, c->transposed != 0,
-                             c->half_scales != 0, c->codes, c->scales, c->zero_points};
-    const PackedWeight packed = repack(source, static_cast<Element>(c->element));
+    const PackedWeight packed = repack(CaseWeight(*c), static_cast<Element>(c->element));
     bytes = static_cast<int64_t>(packed.bytes.size());
     offsets[0] = static_cast<int64_t>(packed.scales_offset);
     offsets[1] = static_cast<int64_t>(packed.zeros_offset);
