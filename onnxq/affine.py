@@ -66,12 +66,15 @@ def stored_scale(scale: FloatArray, dtype: npt.DTypeLike = np.float16) -> FloatA
     """Round scales to the type they are stored in, back as float32, never to zero or infinity.
 
     Codes must be computed from the scale that the runtime will see, so this comes before encoding.
-    A scale below the type's smallest normal would lose its precision (or vanish): it is raised to it.
+    Rounding is to nearest, except below the type's smallest normal, where the steps are coarse: there it is
+    upwards, so that the largest codes are not cut off.
     """
     info = np.finfo(np.dtype(dtype))
-    clipped = np.clip(scale, np.float32(info.tiny), np.float32(info.max))
-    rounded = clipped.astype(dtype).astype(np.float32)
-    return np.asarray(rounded, dtype=np.float32)
+    clipped = np.clip(scale, np.float32(info.smallest_subnormal), np.float32(info.max))
+    stored = clipped.astype(dtype)
+    too_small = (clipped < info.tiny) & (stored.astype(np.float32) < clipped)
+    stored = np.where(too_small, np.nextafter(stored, info.max), stored)
+    return np.asarray(stored, dtype=np.float32)
 
 
 def scales_from_range(
