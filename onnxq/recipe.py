@@ -142,6 +142,8 @@ def parse_override(text: str) -> Override:
         if not colon:
             raise RecipeError(f"override '{text}': '{item}' is not key:value; e.g. bits:8")
         key = key.replace("-", "_")
+        if key == "nodes":
+            raise RecipeError(f"override '{text}': unknown key 'nodes'; the nodes are what stands before the =")
         fields[key] = int(value) if value.isdigit() else {"true": True, "false": False}.get(value.lower(), value)
     try:
         return Override(**fields)
@@ -159,7 +161,7 @@ def _validated(values: dict[str, Any], where: str) -> Recipe:
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(part for part in location if not part.startswith(("function-", "literal", "int")))
+    key = ".".join(part for part in location if part != "int" and not part.startswith(("function-", "literal[")))
     if problem["type"] == "extra_forbidden":
         known = Override if location[0] == "override" and len(location) > 1 else model
         near = difflib.get_close_matches(location[-1], known.model_fields, n=1)

@@ -1,0 +1,117 @@
+"""Recipe: one set of words, checked whole, with errors that name the key and what to write instead."""
+
+import pytest
+
+from onnxq.errors import RecipeError
+from onnxq.recipe import Override, Recipe, parse_override, recipe_from, recipe_from_file
+
+
+def test_none_means_the_default():
+    assert recipe_from(bits=None, method=None) == Recipe()
+    assert recipe_from(bits=8, method=None) == Recipe(bits=8)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"bitz": 4}, r"unknown key 'bitz'; did you mean 'bits'\?"),
+        ({"blocksize": 32}, r"unknown key 'blocksize'; did you mean 'block_size'\?"),
+        ({"interval": 3}, r"unknown key 'interval'; known keys: format, bits"),
+        ({"bits": 3}, r"bits=3: is not one of 2, 4, 8"),
+        ({"bits": "4"}, r"bits='4': is not one of 2, 4, 8"),
+        ({"block_size": 48}, r"block_size=48: is not one of 16, 32, 64, 128, 256 or 'channel'"),
+        ({"table_bits": 5}, r"table_bits=5: is not one of 2, 4, 8"),
+        ({"target": "tpu"}, r"target='tpu': .*'cpu', 'cuda' or 'portable'"),
+        ({"compute": "fp8"}, r"compute='fp8': .*'int8', 'bf16' or 'float'"),
+        ({"seed": -1}, r"seed=-1: .*greater than or equal to 0"),
+        ({"skip": ("(",)}, r"skip.*is not a regular expression"),
+        ({"skip": "lm_head"}, r"skip='lm_head'"),
+        ({"override": ({"nodes": "x", "bit": 8},)}, r"unknown key 'override.0.bit'; did you mean 'bits'\?"),
+        ({"override": ({"nodes": "x", "bits": 7},)}, r"override.0.bits=7: is not one of 2, 4, 8"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_errors_name_the_key_and_the_next_step(wishes, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe_from(**wishes)
+
+
+def test_every_error_is_one_line():
+    for wishes in ({"bits": 3}, {"target": "x"}, {"override": "x"}, {"skip": 3}, {"symmetric": "perhaps"}):
+        with pytest.raises(RecipeError) as caught:
+            recipe_from(**wishes)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fc=bits:8", Override(nodes="fc", bits=8)),
+        (
+            "layers.0/=bits:8,method:mse,block-size:64",
+            Override(nodes="layers.0/", bits=8, method="mse", block_size=64),
+        ),
+        ("head=block_size:channel, symmetric:true", Override(nodes="head", block_size="channel", symmetric=True)),
+        ("a=b=symmetric:False", Override(nodes="a=b", symmetric=False)),  # the last = separates
+        (r"^/fc\d:0$=bits:2", Override(nodes=r"^/fc\d:0$", bits=2)),
+    ],
+)
+def test_override_text(text, expected):
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fc", "is not REGEX=key:value"),
+        ("=bits:8", "is not REGEX=key:value"),
+        ("fc=bits", "'bits' is not key:value"),
+        ("fc=", "'' is not key:value"),
+        ("fc=bits:3", "bits=3: is not one of 2, 4, 8"),
+        ("fc=blocksize:32", r"unknown key 'blocksize'; did you mean 'block_size'\?"),
+        ("(=bits:8", "is not a regular expression"),
+        ("fc=nodes:other", "unknown key 'nodes'"),
+    ],
+)
+def test_override_errors_quote_the_text(text, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        parse_override(text)
+    assert f"'{text}'" in str(caught.value)
+
+
+def test_toml_uses_the_same_words_and_wishes_are_laid_over_it(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        'bits = 2\nblock_size = 64\nskip = ["lm_head"]\n[[override]]\nnodes = "layers\\\\.0/"\nbits = 8\n',
+        encoding="utf8",
+    )
+    expected = Recipe(bits=2, block_size=64, skip=("lm_head",), override=(Override(nodes=r"layers\.0/", bits=8),))
+    assert recipe_from_file(path) == expected
+    assert recipe_from_file(path, bits=4, method=None) == expected.model_copy(update={"bits": 4})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"bits = = 4", "not a TOML file"),
+        (b"\xff\xfe", "not a TOML file"),
+        (b"bit = 4", "unknown key 'bit'"),
+        (b"bits = '4'", "bits='4'"),
+    ],
+)
+def test_toml_errors_name_the_file(tmp_path, content, message):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=message) as caught:
+        recipe_from_file(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_toml_file_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"nowhere\.toml: no such file"):
+        recipe_from_file(tmp_path / "nowhere.toml")
+
+
+def test_all_bits_are_what_the_recipe_may_produce():
+    assert Recipe().all_bits == {4, 8}
+    assert Recipe(table_bits="float", override=(Override(nodes="x", bits=2),)).all_bits == {2, 4}
