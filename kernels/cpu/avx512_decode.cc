@@ -43,13 +43,13 @@ template <int kBits, int kRows, bool kZeroPoints>
 void panel_rows(const PackedWeight& weight, const PreparedRows& rows, int64_t row, int64_t panel, float* out,
                 int64_t stride) {
   const BlockParameters parameters(weight, panel);
-  const uint8_t* lines = weight.panel_codes(panel);
+  const uint8_t* lines = weight.low_lines(panel, 0);
   const int8_t* a = rows.codes + row * weight.padded_k();
   const float* a_scales = rows.scales + row * weight.blocks;
   const int32_t* corrections = rows.corrections + row * weight.blocks;
   __m512 y[kRows];
   unrolled<kRows>([&](auto r) ONNXQ_INLINE { y[r] = _mm512_setzero_ps(); });
-  for (int64_t b = 0; b < weight.blocks; ++b, lines += weight.block_bytes(), a += weight.block) {
+  for (int64_t b = 0; b < weight.blocks; ++b, lines += weight.low.block_bytes, a += weight.block) {
     __m512i sums[kRows];
     unrolled<kRows>([&](auto r) ONNXQ_INLINE {
       sums[r] = parameters.start<kZeroPoints>(b, corrections[r * weight.blocks + b]);

@@ -96,8 +96,7 @@ void prefill_tile(const PackedWeight& weight, const PreparedRows& rows, const Ti
     for (; strip.block < weight.blocks; strip.block += strip_blocks) {
       strip.blocks = std::min(strip_blocks, weight.blocks - strip.block);
       for (int64_t i = 0; i < panels; ++i)
-        unpack(weight, weight.panel_codes(strip.panel + i) + strip.block * weight.block_bytes(), strip.blocks,
-               strip.codes[i]);
+        unpack(weight, strip.panel + i, strip.block, strip.blocks, strip.codes[i]);
       float* out = tile.out + p * kPanelColumns;
       if (panels == kStripPanels) {
         multiply<kStripPanels>(strip, rows, tile, out);

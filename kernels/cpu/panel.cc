@@ -1,9 +1,42 @@
 #include "cpu/panel.h"
 
-#include <algorithm>
 #include <cstring>
 
 namespace onnxq::cpu {
+namespace {
+
+// Packs bits [shift, shift + kBits) of unpacked codes [groups][16][4] into lines.
+template <int kBits>
+void pack_lines(const uint8_t* codes, int groups, int shift, uint8_t* lines) {
+  constexpr int kFields = 8 / kBits;
+  for (int g = 0; g < groups; g += kFields, lines += kLineBytes) {
+    uint8_t line[kLineBytes] = {};
+    const int fields = std::min(kFields, groups - g);
+    for (int f = 0; f < fields; ++f) {
+      const uint8_t* from = codes + (g + f) * kLineBytes;
+      for (int i = 0; i < kLineBytes; ++i)
+        line[i] = static_cast<uint8_t>(line[i] | ((from[i] >> shift) & ((1 << kBits) - 1)) << (f * kBits));
+    }
+    std::memcpy(lines, line, kLineBytes);
+  }
+}
+
+void pack_block(const PanelStream& stream, const uint8_t* codes, int groups, int shift, uint8_t* lines) {
+  switch (stream.bits) {
+    case 1: return pack_lines<1>(codes, groups, shift, lines);
+    case 2: return pack_lines<2>(codes, groups, shift, lines);
+    case 4: return pack_lines<4>(codes, groups, shift, lines);
+    case 8: return pack_lines<8>(codes, groups, shift, lines);
+    default: return;
+  }
+}
+
+}  // namespace
+
+PanelStream::PanelStream(int stream_bits, int block, int64_t panel_blocks)
+    : bits(stream_bits),
+      block_bytes(std::max(kLineBytes, block * kPanelColumns * stream_bits / 8)),
+      lines(static_cast<std::size_t>(panel_blocks * block_bytes)) {}
 
 PackedWeight::PackedWeight(const WeightSource& source)
     : k(source.k),
@@ -11,40 +44,33 @@ PackedWeight::PackedWeight(const WeightSource& source)
       blocks(source.blocks()),
       panels((source.n + kPanelColumns - 1) / kPanelColumns),
       block(source.block),
-      bits(source.bits),
+      bits(source.bits()),
       half_scales(source.half_scales),
       has_zero_points(source.zero_points != nullptr),
-      codes(static_cast<std::size_t>(panels * blocks * block_bytes())),
+      low(source.low_bits, block, panels * blocks),
       scales(static_cast<std::size_t>(panels * blocks * kPanelColumns * (half_scales ? 2 : 4))),
       zero_points(has_zero_points ? static_cast<std::size_t>(panels * blocks * kPanelColumns) : 0) {
-  for (int64_t panel = 0; panel < panels; ++panel) {
-    pack_codes(source, panel);
-    pack_scales(source, panel);
-  }
+  if (source.high_bits > 0) high = PanelStream(source.high_bits, block, panels * blocks);
+  pack_codes(source);
+  pack_scales(source);
 }
 
-void PackedWeight::pack_codes(const WeightSource& source, int64_t panel) {
-  const int fields = 8 / bits;
-  const int64_t columns = std::min<int64_t>(kPanelColumns, n - panel * kPanelColumns);
-  uint8_t* line = codes.data() + panel * blocks * block_bytes();
-  std::memset(line, 0, static_cast<std::size_t>(blocks * block_bytes()));
-  for (int64_t row = 0; row < padded_k(); row += fields * kGroup, line += kLineBytes)
-    for (int64_t column = 0; column < columns; ++column)
-      for (int field = 0; field < fields; ++field)
-        for (int i = 0; i < kGroup; ++i) {
-          const int64_t source_row = row + field * kGroup + i;
-          if (source_row >= k) continue;
-          const int code = source.code(source_row, panel * kPanelColumns + column);
-          line[column * kGroup + i] |= static_cast<uint8_t>(code << (field * bits));
-        }
-}
-
-void PackedWeight::pack_scales(const WeightSource& source, int64_t panel) {
-  const int64_t first = panel * blocks * kPanelColumns;
+// Blocks outside, panels inside: the file is read along its rows, in pages that follow each other.
+void PackedWeight::pack_codes(const WeightSource& source) {
+  alignas(kCacheLine) uint8_t codes[kMaxBlock * kPanelColumns];
+  const int groups = block / kGroup;
   for (int64_t b = 0; b < blocks; ++b)
-    for (int64_t c = 0; c < kPanelColumns; ++c) {
-      const int64_t column = panel * kPanelColumns + c;
-      const int64_t slot = first + b * kPanelColumns + c;
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      source.read_block(b, panel * kPanelColumns, codes);
+      pack_block(low, codes, groups, 0, low.lines.data() + (panel * blocks + b) * low.block_bytes);
+      pack_block(high, codes, groups, low.bits, high.lines.data() + (panel * blocks + b) * high.block_bytes);
+    }
+}
+
+void PackedWeight::pack_scales(const WeightSource& source) {
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int64_t column = 0; column < panels * kPanelColumns; ++column) {
+      const int64_t slot = (column / kPanelColumns * blocks + b) * kPanelColumns + column % kPanelColumns;
       const float scale = column < n ? source.scale(b, column) : 0.0f;
       if (half_scales) {
         reinterpret_cast<uint16_t*>(scales.data())[slot] = float_to_half(scale);

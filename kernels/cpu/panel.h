@@ -9,15 +9,18 @@
 //   8 bits  a line holds 1 group:   byte 4c+i                = code(k = 4*line + i, column c)
 //   4 bits  a line holds 2 groups:  byte 4c+i, bits 4f..4f+3 = code(k = 8*line + 4f + i, column c)
 //   2 bits  a line holds 4 groups:  byte 4c+i, bits 2f..2f+1 = code(k = 16*line + 4f + i, column c)
+//   1 bit   a line holds 8 groups:  byte 4c+i, bit f         = code(k = 32*line + 4f + i, column c)
 //
 // so that a mask (and for all but the lowest field a shift, or the knowledge that the product is 2^s
-// times too large) turns a line into bytes; no bytes move between lanes.
+// times too large) turns a line into bytes; no bytes move between lanes. 3, 5 and 6 bits are two such
+// streams, low and high: code = low | high << low_bits.
 //
-// Codes are unsigned, 0 .. 2^bits - 1 (a signed file type is offset by 2^(bits-1)); lines are aligned to
-// 64 bytes. Scales and zero points stand apart, 16 per block, so that code lines stay aligned.
-// K is padded to whole blocks and N to whole panels: padded codes and padded scales are 0.
+// Codes are unsigned (a signed file type is offset by 2^(bits-1)); lines are aligned to 64 bytes. Scales
+// and zero points stand apart, 16 per block, so that code lines stay aligned. K is padded to whole
+// blocks and N to whole panels: padded codes are 2^(bits-1) if signed, else 0, and padded scales are 0.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "cpu/aligned_buffer.h"
@@ -25,14 +28,22 @@
 
 namespace onnxq::cpu {
 
-inline constexpr int kPanelColumns = 16;
-inline constexpr int kGroup = 4;                             // codes of a column that stand side by side
-inline constexpr int kLineBytes = kPanelColumns * kGroup;    // 64
+inline constexpr int kLineBytes = kPanelColumns * kGroup;  // 64
 static_assert(kLineBytes == kCacheLine);
 
-// Blocks are powers of two in this range: a block holds whole lines even at 2 bits (16 codes a line).
+// Blocks are powers of two in this range: a block holds whole lines down to 2 bits.
 inline constexpr int kMinBlock = 16;
 inline constexpr int kMaxBlock = 256;
+
+// One stream of lines: the low or the high part of the codes.
+struct PanelStream {
+  int bits = 0;           // 0: no such part
+  int64_t block_bytes = 0;  // whole lines; 1 bit at block 16 fills half of its only line
+  AlignedBuffer<uint8_t> lines;  // [panels][blocks][block_bytes]
+
+  PanelStream() = default;
+  PanelStream(int stream_bits, int block, int64_t panel_blocks);
+};
 
 struct PackedWeight {
   explicit PackedWeight(const WeightSource& source);
@@ -46,16 +57,22 @@ struct PackedWeight {
   bool half_scales = false;
   bool has_zero_points = false;
 
-  AlignedBuffer<uint8_t> codes;        // [panels][blocks][block_bytes()]
+  PanelStream low;
+  PanelStream high;
   AlignedBuffer<uint8_t> scales;       // [panels][blocks][16] of float16 or float32
   AlignedBuffer<uint8_t> zero_points;  // [panels][blocks][16], empty if the codes are symmetric
 
   int64_t padded_k() const { return blocks * block; }
-  int64_t block_bytes() const { return static_cast<int64_t>(block) * kPanelColumns * bits / 8; }
+  int64_t block_bytes() const { return low.block_bytes + high.block_bytes; }
   // The zero point of every code of a symmetric weight.
   int symmetric_zero_point() const { return 1 << (bits - 1); }
 
-  const uint8_t* panel_codes(int64_t panel) const { return codes.data() + panel * blocks * block_bytes(); }
+  const uint8_t* low_lines(int64_t panel, int64_t b) const {
+    return low.lines.data() + (panel * blocks + b) * low.block_bytes;
+  }
+  const uint8_t* high_lines(int64_t panel, int64_t b) const {
+    return high.lines.data() + (panel * blocks + b) * high.block_bytes;
+  }
   const uint8_t* panel_scales(int64_t panel) const {
     return scales.data() + panel * blocks * kPanelColumns * (half_scales ? 2 : 4);
   }
@@ -64,8 +81,8 @@ struct PackedWeight {
   }
 
  private:
-  void pack_codes(const WeightSource& source, int64_t panel);
-  void pack_scales(const WeightSource& source, int64_t panel);
+  void pack_codes(const WeightSource& source);
+  void pack_scales(const WeightSource& source);
 };
 
 }  // namespace onnxq::cpu

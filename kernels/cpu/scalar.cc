@@ -11,7 +11,8 @@ namespace {
 // One column of one block, read back from the panel layout.
 struct BlockColumn {
   BlockColumn(const PackedWeight& w, int64_t panel, int64_t block, int column)
-      : weight(w), bytes(w.panel_codes(panel) + block * w.block_bytes() + column * kGroup) {
+      : weight(w), low(w.low_lines(panel, block) + column * kGroup) {
+    if (w.high.bits > 0) high = w.high_lines(panel, block) + column * kGroup;
     const int64_t slot = block * kPanelColumns + column;
     scale = w.half_scales ? half_to_float(reinterpret_cast<const uint16_t*>(w.panel_scales(panel))[slot])
                           : reinterpret_cast<const float*>(w.panel_scales(panel))[slot];
@@ -19,14 +20,21 @@ struct BlockColumn {
   }
 
   int code(int i) const {
-    const int fields = 8 / weight.bits;
+    const int upper = high == nullptr ? 0 : part(high, weight.high.bits, i);
+    return part(low, weight.low.bits, i) | upper << weight.low.bits;
+  }
+
+  // The low or the high bits of code i.
+  static int part(const uint8_t* lines, int bits, int i) {
+    const int fields = 8 / bits;
     const int group = i / kGroup;
-    const uint8_t byte = bytes[group / fields * kLineBytes + i % kGroup];
-    return (byte >> (group % fields * weight.bits)) & ((1 << weight.bits) - 1);
+    const uint8_t byte = lines[group / fields * kLineBytes + i % kGroup];
+    return (byte >> (group % fields * bits)) & ((1 << bits) - 1);
   }
 
   const PackedWeight& weight;
-  const uint8_t* bytes;
+  const uint8_t* low;
+  const uint8_t* high = nullptr;
   float scale;
   int zero_point;
 };

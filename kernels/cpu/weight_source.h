@@ -1,6 +1,6 @@
-// A quantized weight as it stands in the model file, and how to read one code of it.
+// A quantized weight as it stands in the model file, and how to read codes of it.
 //
-// W[k, n] = (code(k, n) - zero_point(k / block, n)) * scale(k / block, n)
+//     W[k, n] = (code(k, n) - zero_point(k / block, n)) * scale(k / block, n)
 //
 // Codes are read as unsigned numbers. A signed type is the same bits with the top one flipped:
 // q = code - 2^(bits-1), so its zero point is 2^(bits-1) everywhere.
@@ -12,43 +12,54 @@
 
 namespace onnxq::cpu {
 
+inline constexpr int kPanelColumns = 16;  // columns that are read and packed together, see panel.h
+inline constexpr int kGroup = 4;          // neighbouring k of a column that are read and packed together
+
+// How codes lie in the file.
+enum class Storage {
+  kTensor,      // ONNX's own order: row-major [K, N], low bits first within a byte, rows not padded
+  kTransposed,  // the same of [N, K]; scales and zero points are transposed too
+  kPlanes,      // LAYOUTS.md: planes of 1, 2, 4 or 8 bits, whose fields are runs of rows
+};
+
 struct WeightSource {
-  int64_t k = 0;       // depth: elements of a row of A
-  int64_t n = 0;       // columns of the product
-  int block = 0;       // elements along K that share a scale
-  int bits = 0;        // 2, 4 or 8
+  int64_t k = 0;  // depth: elements of a row of A
+  int64_t n = 0;  // columns of the product
+  int block = 0;  // elements along K that share a scale
+  Storage storage = Storage::kTensor;
   bool is_signed = false;
-  bool transposed = false;  // stored [N, K] instead of [K, N]; scales and zero points likewise
   bool half_scales = false;
 
-  // ONNX's own order: row-major over the whole tensor, low bits first within a byte, rows not padded.
-  const uint8_t* codes = nullptr;
+  // code = low | high << low_bits. Only planes have a high part.
+  int low_bits = 0;
+  int high_bits = 0;
+  const uint8_t* low = nullptr;
+  const uint8_t* high = nullptr;
+
   const void* scales = nullptr;          // float16 or float32 [ceil(K/block), N]
-  const uint8_t* zero_points = nullptr;  // packed like the codes, in the shape of scales; null if signed
+  const uint8_t* zero_points = nullptr;  // in the shape of scales, packed like a tensor of bits
+                                         // zero_point_bits wide; null if the codes are symmetric
+  int zero_point_bits = 0;
 
+  int bits() const { return low_bits + high_bits; }
   int64_t blocks() const { return (k + block - 1) / block; }
+  int symmetric_zero_point() const { return 1 << (bits() - 1); }
 
-  int code(int64_t row, int64_t column) const {
-    const int64_t index = transposed ? column * k + row : row * n + column;
-    return unpack(codes, index) ^ (is_signed ? 1 << (bits - 1) : 0);
-  }
-  int zero_point(int64_t block_row, int64_t column) const {
-    return zero_points == nullptr ? 1 << (bits - 1) : unpack(zero_points, scale_index(block_row, column));
-  }
-  float scale(int64_t block_row, int64_t column) const {
-    const int64_t index = scale_index(block_row, column);
-    return half_scales ? half_to_float(static_cast<const uint16_t*>(scales)[index])
-                       : static_cast<const float*>(scales)[index];
-  }
+  int code(int64_t row, int64_t column) const;
+  int zero_point(int64_t block_row, int64_t column) const;
+  float scale(int64_t block_row, int64_t column) const;
+
+  // Reads the codes of one block of 16 columns in the order of the panel layout before it is packed:
+  // out[block / 4][16][4]. What lies outside the weight is 0.
+  void read_block(int64_t block_row, int64_t first_column, uint8_t* out) const;
 
  private:
   int64_t scale_index(int64_t block_row, int64_t column) const {
-    return transposed ? column * blocks() + block_row : block_row * n + column;
+    return storage == Storage::kTransposed ? column * blocks() + block_row : block_row * n + column;
   }
-  int unpack(const uint8_t* packed, int64_t index) const {
-    const int64_t bit = index * bits;
-    return (packed[bit / 8] >> (bit % 8)) & ((1 << bits) - 1);
-  }
+  void read_row(int64_t row, int64_t first_column, int64_t columns, uint8_t* out) const;
+  void read_rows_of_block(int64_t first_row, int64_t first_column, uint8_t* out) const;
+  void read_columns_of_block(int64_t first_row, int64_t first_column, uint8_t* out) const;
 };
 
 }  // namespace onnxq::cpu

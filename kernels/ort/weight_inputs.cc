@@ -48,9 +48,10 @@ cpu::WeightSource check_weight(const WeightTensors& tensors, int block_size, boo
   source.n = codes.shape[transposed ? 0 : 1];
   check_size(source.k, source.n);
   source.block = block_size;
-  source.bits = bits_of(codes.type);
+  source.low_bits = bits_of(codes.type);
+  source.zero_point_bits = source.low_bits;
   source.is_signed = tensors.zero_points == nullptr;
-  source.transposed = transposed;
+  source.storage = transposed ? cpu::Storage::kTransposed : cpu::Storage::kTensor;
   source.half_scales = tensors.scales->type == ElementType::kFloat16;
 
   std::vector<int64_t> per_block = {source.blocks(), source.n};
@@ -60,7 +61,7 @@ cpu::WeightSource check_weight(const WeightTensors& tensors, int block_size, boo
     check_shape("zero_points", *tensors.zero_points, per_block);
     source.zero_points = tensors.zero_points->as<uint8_t>();
   }
-  source.codes = codes.as<uint8_t>();
+  source.low = codes.as<uint8_t>();
   source.scales = tensors.scales->data;
   return source;
 }
