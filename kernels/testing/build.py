@@ -23,7 +23,9 @@ from ptx import parse_module, translate  # noqa: E402
 
 ELEMENTS = {"half": "kHalf", "bfloat16": "kBFloat16", "float": "kFloat"}
 WIDTHS = (2, 3, 4, 5, 6, 8)
-HOST_SOURCES = ("dispatch.cc", "driver.cc", "matmul.cc", "modules.cc", "repack.cc")
+HOST_SOURCES = (
+    "device_weight.cc", "dispatch.cc", "driver.cc", "gather.cc", "matmul.cc", "modules.cc", "repack.cc",
+)  # fmt: skip
 _HOST_FLAGS = ("-std=c++20", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra", "-Wshadow", "-Werror")
 
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cpu/half.h"
+#include "cuda/gather.h"
 #include "cuda/matmul.h"
 #include "cuda/modules.h"
 #include "error.h"
@@ -129,6 +130,19 @@ HARNESS_API int harness_matmul(const ProductCase* c) {
       matmul.launch(static_cast<Kind>(c->kind), activations.get(), output.get(), static_cast<int>(c->m), nullptr);
     }
     read_back(c->output, output, m * static_cast<std::size_t>(c->n) * width);
+  });
+}
+
+// Rows of the table whose transpose the case's weight is; `output` is [count, k].
+HARNESS_API int harness_gather(const ProductCase* c, const void* indices, int32_t wide, int64_t count) {
+  return guarded([&] {
+    const auto element = static_cast<Element>(c->element);
+    const auto bytes = static_cast<std::size_t>(count * c->k * element_bytes(element));
+    const Gather gather(repack(CaseWeight(*c), element));
+    const DeviceBuffer device_indices(indices, static_cast<std::size_t>(count) * (wide ? 8 : 4), 0);
+    const DeviceBuffer output(nullptr, bytes, static_cast<std::size_t>(c->skew));
+    gather.run(device_indices.get(), wide != 0, output.get(), count, nullptr);
+    read_back(c->output, output, bytes);
   });
 }
 

@@ -4,6 +4,7 @@
 //
 // A kernel's name is its key: the host finds it in the module by name (../dispatch.h), and so does a profiler.
 #include "decode.cuh"
+#include "gather.cuh"
 #include "tile.cuh"
 
 using namespace onnxq::cuda;
@@ -25,3 +26,4 @@ ONNXQ_KERNEL(decode_p64, Decode::kThreads, MatMulArgs) { decode<kElement, ONNXQ_
 ONNXQ_KERNEL(decode_p128, Decode::kThreads, MatMulArgs) { decode<kElement, ONNXQ_BITS, 128>(args); }
 ONNXQ_KERNEL(mid, kMidThreads, MatMulArgs) { tile_product<kElement, ONNXQ_BITS, MidShape>(args); }
 ONNXQ_KERNEL(wide, kWideThreads, MatMulArgs) { tile_product<kElement, ONNXQ_BITS, WideShape>(args); }
+ONNXQ_KERNEL(gather, kGatherThreads, GatherArgs) { gather<kElement, ONNXQ_BITS>(args); }

@@ -49,6 +49,9 @@ EMU_OP uint64_t mul_wide_s32(uint32_t a, uint32_t b) {
 // Shift amounts beyond the width are clamped to the width, not taken modulo it.
 EMU_OP uint32_t shl_b32(uint32_t a, uint32_t b) { return b > 31 ? 0 : a << b; }
 EMU_OP uint64_t shl_b64(uint64_t a, uint32_t b) { return b > 63 ? 0 : a << b; }
+EMU_OP uint64_t shr_s64(uint64_t a, uint32_t b) {
+  return static_cast<uint64_t>(static_cast<int64_t>(a) >> (b > 63 ? 63 : b));
+}
 EMU_OP uint32_t shr_u32(uint32_t a, uint32_t b) { return b > 31 ? 0 : a >> b; }
 EMU_OP uint32_t shr_s32(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>(static_cast<int32_t>(a) >> (b > 31 ? 31 : b));
@@ -93,6 +96,8 @@ EMU_OP bool not_pred(bool a) { return !a; }
 EMU_OP bool setp_ne_s32(uint32_t a, uint32_t b) { return a != b; }
 EMU_OP bool setp_le_s32(uint32_t a, uint32_t b) { return static_cast<int32_t>(a) <= static_cast<int32_t>(b); }
 EMU_OP bool setp_gt_s32(uint32_t a, uint32_t b) { return static_cast<int32_t>(a) > static_cast<int32_t>(b); }
+EMU_OP bool setp_lt_s64(uint64_t a, uint64_t b) { return static_cast<int64_t>(a) < static_cast<int64_t>(b); }
+EMU_OP bool setp_ge_s64(uint64_t a, uint64_t b) { return static_cast<int64_t>(a) >= static_cast<int64_t>(b); }
 EMU_OP bool setp_lt_u32(uint32_t a, uint32_t b) { return a < b; }
 EMU_OP uint64_t selp_b64(uint64_t a, uint64_t b, bool p) { return p ? a : b; }
 EMU_OP uint32_t cvt_u32_u64(uint64_t a) { return static_cast<uint32_t>(a); }
@@ -141,6 +146,8 @@ EMU_OP uint32_t cvt_f32_f16(uint16_t a) { return as_bits(static_cast<float>(half
 
 EMU_OP uint32_t add_f32(uint32_t a, uint32_t b) { return as_bits(as_float(a) + as_float(b)); }
 EMU_OP uint32_t sub_f32(uint32_t a, uint32_t b) { return as_bits(as_float(a) - as_float(b)); }
+EMU_OP uint32_t mul_f32(uint32_t a, uint32_t b) { return as_bits(as_float(a) * as_float(b)); }
+EMU_OP uint32_t cvt_rn_f32_s32(uint32_t a) { return as_bits(static_cast<float>(static_cast<int32_t>(a))); }
 EMU_OP uint32_t fma_rn_f32(uint32_t a, uint32_t b, uint32_t c) {
   return as_bits(std::fmaf(as_float(a), as_float(b), as_float(c)));
 }

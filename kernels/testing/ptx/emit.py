@@ -13,7 +13,7 @@ from .instructions import OPCODES, Memory, Special, Value
 from .parse import Entry, Instruction, Label, Module, PtxError
 
 _STORAGE = {"pred": "bool", "b16": "uint16_t", "b32": "uint32_t", "f32": "uint32_t", "b64": "uint64_t"}
-_INTEGER = {"h": "uint16_t", "w": "uint32_t", "d": "uint64_t"}
+_INTEGER = {"b": "uint8_t", "h": "uint16_t", "w": "uint32_t", "d": "uint64_t"}
 _WIDTH = {"pred": "p", "b16": "h", "b32": "w", "f32": "w", "b64": "d"}
 _SPECIAL_REGISTERS = {
     "%tid.x": "emu::thread_index()",
@@ -164,7 +164,7 @@ class _Function:
         names = self._vector(target) if semantics.count > 1 else [target]
         if len(names) != semantics.count:
             raise PtxError(f"{semantics.count} registers expected, got {len(names)}")
-        kind = {2: "h", 4: "w", 8: "d"}[semantics.size]
+        kind = {1: "b", 2: "h", 4: "w", 8: "d"}[semantics.size]
         bytes_ = semantics.size * semantics.count
         where = self._address(address, "w" if semantics.space == "shared" else "d")
         buffer = f"{_INTEGER[kind]} v[{semantics.count}]"

@@ -6,7 +6,7 @@ unit-tested against the PTX specification by tests/kernels/cuda/test_opcodes.py,
 that the kernels use every opcode of this table and that each one has a test.
 
 An operand's kind says how many bits of a register it takes and what immediates mean:
-    p  predicate   h  16 bits   w  32 bits   d  64 bits
+    p  predicate   h  16 bits   w  32 bits   d  64 bits   i  an immediate
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _values("w", "ww", "and.b32", "or.b32", "xor.b32", "shl.b32", "shr.u32", "shr.s3
 _values("w", "w", "not.b32")
 _values("w", "www", "mad.lo.s32")
 _values("d", "dd", "add.s64", "and.b64", "or.b64", "mul.lo.s64")
-_values("d", "dw", "shl.b64")
+_values("d", "dw", "shl.b64", "shr.s64")
 _values("d", "ww", "mul.wide.s32", "mul.wide.u32")
 _values("w", "wwww", "bfi.b32")
 _values("w", "www", "prmt.b32")
@@ -65,6 +65,7 @@ _values("p", "p", "not.pred")
 _values("p", "pp", "and.pred", "or.pred")
 _values("p", "ww", "setp.eq.s32", "setp.ne.s32", "setp.lt.s32", "setp.le.s32", "setp.ge.s32", "setp.gt.s32")
 _values("p", "ww", "setp.lt.u32", "setp.gt.u32")
+_values("p", "dd", "setp.lt.s64", "setp.ge.s64")
 _values("w", "wwp", "selp.b32")
 _values("d", "ddp", "selp.b64")
 
@@ -72,11 +73,12 @@ _values("d", "ddp", "selp.b64")
 _values("d", "w", "cvt.u64.u32", "cvt.s64.s32")
 _values("h", "w", "cvt.u16.u32", "cvt.rn.f16.f32", "cvt.rn.bf16.f32")
 _values("w", "h", "cvt.u32.u16", "cvt.f32.f16")
+_values("w", "w", "cvt.rn.f32.s32")
 _values("w", "d", "cvt.u32.u64")
 _values("d", "d", "cvta.to.global.u64")
 
 # Floats: each operation rounds once, to nearest even; fma does not round its product.
-_values("w", "ww", "add.f32", "sub.f32", "sub.rn.f16x2")
+_values("w", "ww", "add.f32", "sub.f32", "mul.f32", "sub.rn.f16x2")
 _values("w", "www", "fma.rn.f32", "fma.rn.f16x2", "fma.rn.bf16x2")
 
 for _opcode in ("mov.pred", "mov.u16", "mov.u32", "mov.f32", "mov.b32", "mov.u64", "mov.b64"):
@@ -102,8 +104,8 @@ def _memory(space: str, store: bool, *forms: str) -> None:
 
 
 _memory("param", False, "||u32", "||s32", "||u64", "|v2|u32")
-_memory("global", False, "||u16", "||f32", "nc||u16", "nc||u32", "nc|v2|u32", "nc|v4|u32", "nc|v4|f32")
+_memory("global", False, "||u8", "||u16", "||s32", "||u64", "||f32", "nc||u16", "nc||u32", "nc|v2|u32", "nc|v4|u32", "nc|v4|f32")
 _memory("global", False, *(f"nc.L1::no_allocate.L2::128B|{v}|u32" for v in ("", "v2", "v4")))
-_memory("global", True, "||u16", "||f32", "|v2|u32", "|v4|f32")
+_memory("global", True, "||u16", "||u32", "||f32", "|v2|u32", "|v4|u32", "|v4|f32")
 _memory("shared", False, "||u16", "||u32", "||f32", "|v2|u32", "|v4|u32", "|v4|f32")
 _memory("shared", True, "||f32", "|v4|u32")

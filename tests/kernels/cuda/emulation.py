@@ -148,18 +148,32 @@ class Emulator:
         Raises:
             EmulationError: any report of the emulator, any error of the library.
         """
-        variant = build.Variant(product.element, product.bits)
-        folder = self.folder or build.emulated_kernels(variant).parent
-        _driver().emu_configure(
-            str(folder).encode(),
-            ctypes.byref(_Options(seed, options.get("coresident", 1), True, True,
-                                  options.get("truncate_sums", False), options.get("count", False))),
-            options.get("multiprocessors", 108),
-        )  # fmt: skip
+        self._configure(product, seed, options)
         case, output, _alive = _case(product, KINDS[kernel], skew)
         if _harness().harness_matmul(ctypes.byref(case)) != 0:
             raise EmulationError(_harness().harness_error().decode())
         return output
+
+    def gather(self, product: Product, indices: np.ndarray, *, skew=0, seed=0, **options) -> np.ndarray:
+        """Rows of the table that is the transposed weight of `product` (its activations are not used)."""
+        self._configure(product, seed, options)
+        case, _, _alive = _case(product, -1, skew)
+        output = np.zeros((indices.size, product.codes.shape[0]), product.activations.dtype)
+        case.output = output.ctypes.data
+        failed = _harness().harness_gather(
+            ctypes.byref(case), indices.ctypes.data_as(ctypes.c_void_p), indices.dtype == np.int64,
+            ctypes.c_int64(indices.size),
+        )  # fmt: skip
+        if failed:
+            raise EmulationError(_harness().harness_error().decode())
+        return output
+
+    def _configure(self, product: Product, seed: int, options: dict) -> None:
+        folder = self.folder or build.emulated_kernels(build.Variant(product.element, product.bits)).parent
+        switches = (options.get(name, False) for name in ("truncate_sums", "count"))
+        emulation = _Options(seed, options.get("coresident", 1), True, True, *switches)
+        multiprocessors = options.get("multiprocessors", 108)
+        _driver().emu_configure(str(folder).encode(), ctypes.byref(emulation), multiprocessors)
 
     @staticmethod
     def last_kernel() -> str:
