@@ -110,6 +110,12 @@ Tensor Api::output(OrtKernelContext* context, std::size_t index, const std::vect
   return describe(value);
 }
 
+void* Api::gpu_stream(const OrtKernelContext* context) const {
+  void* stream = nullptr;
+  check(status_of(Slot::KernelContext_GetGPUComputeStream, context, &stream));
+  return stream;
+}
+
 void Api::parallel_for(const OrtKernelContext* context, std::size_t count, void (*task)(void*, std::size_t),
                        void* state) const {
   constexpr std::size_t kOneTaskPerCall = 0;  // "num_batch": 0 hands out single indices, dynamically

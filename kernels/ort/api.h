@@ -46,6 +46,8 @@ class Api {
   // At run time.
   Tensor input(const OrtKernelContext* context, std::size_t index) const;
   Tensor output(OrtKernelContext* context, std::size_t index, const std::vector<int64_t>& shape) const;
+  // The CUDA stream that this node's work belongs on; null on the CPU provider.
+  void* gpu_stream(const OrtKernelContext* context) const;
   // Calls task(state, i) for every i < count on the session's intra-op threads.
   void parallel_for(const OrtKernelContext* context, std::size_t count, void (*task)(void*, std::size_t),
                     void* state) const;

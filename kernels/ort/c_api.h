@@ -51,6 +51,7 @@ enum class Slot : std::size_t {
   KernelContext_GetOutput = 91,
   ReleaseStatus = 93,
   ReleaseTensorTypeAndShapeInfo = 99,
+  KernelContext_GetGPUComputeStream = 193,
   KernelInfo_GetNodeName = 244,
   KernelInfoGetConstantInput_tensor = 249,
   KernelContext_ParallelFor = 274,
@@ -70,13 +71,14 @@ enum class ElementType : int {
   kInt32 = 6,
   kInt64 = 7,
   kFloat16 = 10,
+  kBFloat16 = 16,
   kUInt4 = 21,
   kInt4 = 22,
   kUInt2 = 24,
   kInt2 = 25,
 };
 
-enum OrtMemType : int { OrtMemTypeDefault = 0 };
+enum OrtMemType : int { OrtMemTypeCPUInput = -2, OrtMemTypeDefault = 0 };
 enum OrtCustomOpInputOutputCharacteristic : int { INPUT_OUTPUT_REQUIRED = 0 };
 
 // What onnxruntime asks an operator. Field order and sizes are the ABI; fields that we leave null are

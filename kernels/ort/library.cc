@@ -1,5 +1,8 @@
 // What the shared library exports: onnxruntime's entry point, and two questions for `onnxq doctor`.
 #include "cpu/isa.h"
+#ifdef ONNXQ_CUDA
+#include "cuda/ort_ops.h"
+#endif
 #include "ort/boundary.h"
 #include "ort/op.h"
 
@@ -25,7 +28,12 @@ ONNXQ_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtA
     // Session options keep a bare pointer, so the one domain lives as long as the process.
     static OrtCustomOpDomain* const domain = [&api] {
       OrtCustomOpDomain* created = api.create_domain("onnxq");
+#ifdef ONNXQ_CUDA
+      for (const auto& op : cuda::cuda_ops()) api.add_op(created, op.get());
+#endif
+#ifndef ONNXQ_CUDA_EMULATED  // there the CUDA kernels stand on the CPU provider
       for (const auto& op : all_ops()) api.add_op(created, op.get());
+#endif
       return created;
     }();
     api.add_domain(options, domain);
@@ -43,6 +51,15 @@ ONNXQ_EXPORT const char* onnxq_isa() {
     }
   }();
   return answer.c_str();
+}
+
+// The GPUs that this build has CUDA kernels for ("compute capabilities 80, ... and PTX"), or "none: ...".
+ONNXQ_EXPORT const char* onnxq_cuda() {
+#ifdef ONNXQ_CUDA
+  return ONNXQ_CUDA;
+#else
+  return "none: built without nvcc";
+#endif
 }
 
 // The signatures of all registered ops, one a line.

@@ -40,6 +40,7 @@ const char* type_name(ElementType type) {
     case ElementType::kInt32: return "int32";
     case ElementType::kInt64: return "int64";
     case ElementType::kFloat16: return "float16";
+    case ElementType::kBFloat16: return "bfloat16";
     case ElementType::kUInt4: return "uint4";
     case ElementType::kInt4: return "int4";
     case ElementType::kUInt2: return "uint2";
