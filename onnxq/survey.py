@@ -58,9 +58,10 @@ class Site:
         return int(self.elements * ir.DataType[self.dtype].itemsize)
 
     @property
-    def storage(self) -> tuple[str, str]:
-        """Sites with equal storage read the same weight."""
-        return self.scope, self.weight
+    def storage(self) -> tuple[str, str, str]:
+        """Sites with equal storage read the same weight and can share its packed bytes: blocks run along one axis."""
+        layout = "rows" if self.kind in ("gather", "matmul_transposed") else self.kind
+        return self.scope, self.weight, layout
 
 
 @dataclass(frozen=True, slots=True)

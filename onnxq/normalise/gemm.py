@@ -80,7 +80,7 @@ def _scaled_bias(node: ir.Node, c: ir.Value, beta: float) -> ir.Value:
     if beta == 1.0:
         return c
     if is_float_constant(c):
-        return derive(c, f"_times_{beta:g}", lambda x: x * np.float32(beta))
+        return derive(c, f"_times_{beta:.9g}", lambda x: x * np.float32(beta))
     graph = node.graph
     assert isinstance(graph, ir.Graph)
     return _emit(node, "Mul", [c, _scalar(graph, node, "beta", beta, c)])
@@ -95,7 +95,8 @@ def _scalar(graph: ir.Graph, node: ir.Node, what: str, number: float, like: ir.V
 def _emit(before: ir.Node, op_type: str, inputs: list[ir.Value], **attributes: list[int]) -> ir.Value:
     graph = before.graph
     assert isinstance(graph, ir.Graph)
-    node = ir.node(op_type, inputs, attributes=attributes or None, name=f"{before.name}/{op_type}")
+    name = f"{before.name}/{op_type}" if before.name else None
+    node = ir.node(op_type, inputs, attributes=attributes or None, name=name)
     node.outputs[0].name = unique_name(graph, f"{before.outputs[0].name}_{op_type.lower()}")
     node.outputs[0].type = inputs[0].type
     graph.insert_before(before, node)

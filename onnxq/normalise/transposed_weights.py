@@ -6,7 +6,7 @@ DequantizeLinear only straight into the MatMul.
 1. A float constant behind one of these operators is replaced by a lazily derived constant.
 2. Except where other nodes read the untransposed constant too, as in a tied embedding (Gather) and head
    (Transpose -> MatMul): there the Transpose stays and the survey sees a transposed site on a shared weight,
-   so that it is stored once.
+   so that it is stored once. A plain MatMul beside it does not count: it needs blocks along the other axis.
 
 The rule repeats until nothing changes, so chains fold from the constant outwards.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.model import FLOAT_TYPES
-from onnxq.normalise.weights import Array, add_initializer, constant, derive, is_float_constant
+from onnxq.normalise.weights import Array, constant, derive, is_float_constant
 
 __all__ = ["fold_weight_views"]
 
@@ -71,23 +71,14 @@ def _derived(node: ir.Node, value: ir.Value) -> ir.Value | None:
 
 
 def _read_untransposed(value: ir.Value) -> bool:
-    return any(usage.node.op_type != "Transpose" for usage in value.uses())
+    return any((usage.node.op_type, usage.idx) not in (("Transpose", 0), ("MatMul", 1)) for usage in value.uses())
 
 
 def _cast(value: ir.Value, tensor: ir.TensorProtocol, to: ir.DataType) -> ir.Value | None:
     """A float constant in another float type. Narrowing is kept as it is: it would round before quantizing."""
-    if to not in FLOAT_TYPES or to.itemsize < tensor.dtype.itemsize or value.graph is None:
+    if to not in FLOAT_TYPES or to.itemsize < tensor.dtype.itemsize:
         return None
-    name = f"{value.name}_as_{to.name.lower()}"
-    if name in value.graph.initializers:
-        return value.graph.initializers[name]
-
-    def compute() -> ir.TensorProtocol:
-        return ir.Tensor(tensor.numpy().astype(to.numpy()), dtype=to, name=name)
-
-    return add_initializer(
-        value.graph, name, ir.LazyTensor(compute, dtype=to, shape=ir.Shape(tensor.shape.numpy()), name=name)
-    )
+    return derive(value, f"_as_{to.name.lower()}", lambda x: x, dtype=to)
 
 
 def _view_shape(node: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...] | None:

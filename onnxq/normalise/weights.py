@@ -18,6 +18,9 @@ __all__ = ["Array", "add_initializer", "constant", "derive", "is_float_constant"
 
 Array = npt.NDArray[np.floating]
 
+_DERIVED = "onnxq.derived"
+"""Key of a value's metadata under which its derivations are remembered, by suffix."""
+
 
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor behind a value that can never change at run time; None for anything else.
@@ -36,32 +39,40 @@ def is_float_constant(value: ir.Value | None) -> bool:
 
 
 def derive(
-    value: ir.Value, suffix: str, function: Callable[[Array], Array], shape: tuple[int, ...] | None = None
+    value: ir.Value,
+    suffix: str,
+    function: Callable[[Array], Array],
+    shape: tuple[int, ...] | None = None,
+    *,
+    dtype: ir.DataType | None = None,
 ) -> ir.Value:
     """A new initializer computed lazily from a constant, in the constant's own graph.
 
     Args:
         value: the constant to start from.
-        suffix: added to its name; a name in use means the same derivation and is returned as it is, so that
-            a weight shared by several nodes is derived once.
+        suffix: says which derivation this is, and is added to the name. The same derivation of the same constant
+            is made once: a weight shared by several nodes stays shared.
         function: float32 array -> float32 array; its result is stored in the constant's own type.
         shape: of the result; the constant's own when None.
+        dtype: of the result; the constant's own when None.
     """
-    source = constant(value)
+    source, graph = constant(value), value.graph
     assert source is not None
-    graph = value.graph
     assert graph is not None
-    name = f"{value.name}{suffix}"
-    if name in graph.initializers:
-        return graph.initializers[name]
-    dtype, target = source.dtype, shape if shape is not None else tuple(source.shape.numpy())
+    known: dict[str, ir.Value] = value.meta.setdefault(_DERIVED, {})
+    if suffix in known and known[suffix].graph is graph:
+        return known[suffix]
+    name = unique_name(graph, f"{value.name}{suffix}")
+    target = shape if shape is not None else tuple(source.shape.numpy())
+    to = dtype if dtype is not None else source.dtype
 
     def compute() -> ir.TensorProtocol:
         result = function(source.numpy().astype(np.float32))
-        return ir.Tensor(np.ascontiguousarray(result).astype(dtype.numpy()), dtype=dtype, name=name)
+        return ir.Tensor(np.ascontiguousarray(result).astype(to.numpy()), dtype=to, name=name)
 
-    tensor = ir.LazyTensor(compute, dtype=dtype, shape=ir.Shape(target), name=name)
-    return add_initializer(graph, name, tensor)
+    tensor = ir.LazyTensor(compute, dtype=to, shape=ir.Shape(target), name=name)
+    known[suffix] = add_initializer(graph, name, tensor)
+    return known[suffix]
 
 
 def add_initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
@@ -80,9 +91,10 @@ def sole_consumer(value: ir.Value) -> ir.Node | None:
 
 
 def unique_name(graph: ir.Graph, wanted: str) -> str:
-    """`wanted`, or `wanted_2`, `wanted_3`...: a value name that this graph does not use yet."""
-    taken = set(graph.initializers) | {output.name for node in graph for output in node.outputs}
-    taken |= {value.name for value in graph.inputs}
+    """`wanted`, or `wanted_2`, `wanted_3`...: a value name that neither this graph nor one inside it uses yet."""
+    taken = {output.name for node in graph.all_nodes() for output in node.outputs}
+    for scope in (graph, *graph.subgraphs()):
+        taken |= set(scope.initializers) | {value.name for value in scope.inputs}
     name, count = wanted, 1
     while name in taken:
         count += 1
