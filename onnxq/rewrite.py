@@ -19,7 +19,7 @@ from onnxq.affine import FloatArray, QuantizedWeight, dequantize
 from onnxq.decide import Decision, Plan
 from onnxq.errors import PlanError
 from onnxq.model import Model
-from onnxq.plugin.contracts import Placement
+from onnxq.plugin.contracts import Placement, Replacement
 from onnxq.plugin.registry import Registry
 from onnxq.survey import Site, find_nodes
 
@@ -82,7 +82,7 @@ def rewrite(
 
 
 def _by_weight(plan: Plan) -> list[list[Decision]]:
-    groups: dict[tuple[str, str], list[Decision]] = {}
+    groups: dict[tuple[str, str, str], list[Decision]] = {}
     for decision in plan.decisions:
         groups.setdefault(decision.site.storage, []).append(decision)
     return list(groups.values())
@@ -160,6 +160,8 @@ def _nonsense(weight: FloatArray, quantized: QuantizedWeight, decision: Decision
     """What is wrong with a plugin's answer; None when it keeps its contract."""
     if not isinstance(quantized, QuantizedWeight):
         return f"a {type(quantized).__name__} instead of a QuantizedWeight"
+    if (problem := _wrong_types(quantized)) is not None:
+        return problem
     scheme = decision.scheme
     if quantized.scheme != scheme:
         return f"scheme {quantized.scheme}, asked for {scheme}"
@@ -172,6 +174,8 @@ def _nonsense(weight: FloatArray, quantized: QuantizedWeight, decision: Decision
         return f"scales of shape {quantized.scales.shape}, expected {expected}"
     if not (np.isfinite(quantized.scales).all() and (quantized.scales > 0).all()):
         return "scales that are not positive and finite"
+    if (quantized.scales.astype(np.float16) != quantized.scales).any():
+        return "scales that float16 cannot hold (onnxq.affine.stored_scale rounds them)"
     if (quantized.zero_points is None) != scheme.symmetric:
         return "zero points for a symmetric scheme" if scheme.symmetric else "no zero points"
     integers = [quantized.codes] if quantized.zero_points is None else [quantized.codes, quantized.zero_points]
@@ -180,6 +184,19 @@ def _nonsense(weight: FloatArray, quantized: QuantizedWeight, decision: Decision
     for array in integers:
         if array.size and (array.min() < scheme.qmin or array.max() > scheme.qmax):
             return f"codes outside {scheme.qmin}..{scheme.qmax}"
+    return None
+
+
+def _wrong_types(quantized: QuantizedWeight) -> str | None:
+    arrays = {"codes": quantized.codes, "scales": quantized.scales, "zero points": quantized.zero_points}
+    for what, array in arrays.items():
+        if array is None and what == "zero points":
+            continue
+        kind = np.floating if what == "scales" else np.integer
+        if not isinstance(array, np.ndarray):
+            return f"{what} in a {type(array).__name__} instead of an array"
+        if not np.issubdtype(array.dtype, kind):
+            return f"{what} of type {array.dtype}"
     return None
 
 
@@ -201,7 +218,11 @@ def _initializer(node: ir.Node, tensor: ir.TensorProtocol, copy: int) -> ir.Valu
     """
     graph = node.graph
     assert isinstance(graph, ir.Graph)
-    name = f"{tensor.name}.{copy + 1}" if copy else str(tensor.name)
+    wanted = f"{tensor.name}.{copy + 1}" if copy else str(tensor.name)
+    name, variant = wanted, 1
+    while name in graph.initializers and graph.initializers[name].const_value is not tensor:
+        variant += 1  # taken by another tensor, e.g. of a weight that is read both by rows and by columns
+        name = f"{wanted}_{variant}"
     if name not in graph.initializers:
         graph.register_initializer(
             ir.Value(
@@ -234,6 +255,8 @@ def _replace(
     )
     with form.guarded(site.node) as plugin:
         replacement = plugin.place(placement)
+    if not isinstance(replacement, Replacement) or not replacement.nodes:
+        raise form.error(site.node, f"returned nonsense: {replacement!r} instead of a Replacement with nodes")
     for function in replacement.functions:
         known = graph.functions.get(function.identifier())
         # Bodies of one name differ only by added casts; the longer one serves every type.
