@@ -25,7 +25,7 @@ import onnx_ir as ir
 from onnxq.errors import OutputError
 from onnxq.model import all_initializers
 
-__all__ = ["ModelWriter", "write_text"]
+__all__ = ["ModelWriter", "write_bytes", "write_text"]
 
 INLINE_LIMIT = 1 << 20
 """A model whose tensors stay below 1 MiB is one file. Above, external data: onnxruntime maps it, whereas inline
@@ -162,16 +162,27 @@ class ModelWriter:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file beside its place and rename it.
+    """Write a small text file beside its place and rename it, over an existing one.
 
     Raises:
         OutputError: the folder cannot be written or the disk is full.
     """
+    write_bytes(path, text.encode("utf8"), overwrite=True)
+
+
+def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write a small file beside its place and rename it.
+
+    Raises:
+        OutputError: it exists (without overwrite), the folder cannot be written or the disk is full.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; pass --overwrite or another name with -o")
     with _reported(path):
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -76,6 +77,7 @@ class Recipe(_Strict):
         compute: what kernels may do with activations.
         skip: regular expressions; a node whose name one finds stays float.
         override: exceptions, later ones winning.
+        state: of a stateful model, output name -> name of the input that it is fed back to.
         seed: of everything random (synthetic feeds).
     """
 
@@ -89,6 +91,7 @@ class Recipe(_Strict):
     compute: Literal["int8", "bf16", "float"] = "int8"
     skip: tuple[str, ...] = ()
     override: tuple[Override, ...] = ()
+    state: Mapping[str, str] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=0)
 
     @field_validator("skip")

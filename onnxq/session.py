@@ -77,17 +77,32 @@ class Session:
     """
 
     def __init__(self, path: Path, options: SessionOptions, *, extra_outputs: Sequence[str] = ()) -> None:
+        if extra_outputs:
+            self._open(_with_outputs(path, extra_outputs), options, path, path.parent.absolute())
+        else:
+            self._open(str(path), options, path, None)
+
+    @classmethod
+    def from_proto(cls, proto: onnx.ModelProto, options: SessionOptions, *, path: Path, base: Path) -> Session:
+        """Load a graph from memory.
+
+        Args:
+            proto: the model; large tensors are external.
+            options: see SessionOptions.
+            path: what to call it in errors.
+            base: folder that its external data is relative to.
+        """
+        session = cls.__new__(cls)
+        session._open(proto.SerializeToString(), options, path, base)
+        return session
+
+    def _open(self, source: str | bytes, options: SessionOptions, path: Path, base: Path | None) -> None:
         ort = _onnxruntime()
         self._path = path
         settings = _settings(options)
+        if base is not None:
+            settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base))
         try:
-            if extra_outputs:
-                settings.add_session_config_entry(
-                    "session.model_external_initializers_file_folder_path", str(path.parent.absolute())
-                )
-                source: Any = _with_outputs(path, extra_outputs)
-            else:
-                source = str(path)
             self._session = ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise SessionError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from error

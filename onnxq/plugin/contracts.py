@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from onnxq.survey import Site
 __all__ = [
     "Calibrator",
     "Format",
+    "NumberFormat",
     "Placement",
     "Replacement",
     "StoredWeight",
@@ -60,35 +61,62 @@ class WeightQuantizer(Protocol):
         ...
 
 
+class NumberFormat(Protocol):
+    """The codes that a range will be spread over. Every Scheme is one."""
+
+    @property
+    def qmin(self) -> int:
+        """Lowest code."""
+        ...
+
+    @property
+    def qmax(self) -> int:
+        """Highest code."""
+        ...
+
+    @property
+    def symmetric(self) -> bool:
+        """The zero point is 0 (signed codes); otherwise any code may stand for zero."""
+        ...
+
+
 @runtime_checkable
 class Calibrator(Protocol):
     """Watches a tensor batch by batch and proposes the range to quantize it in.
 
     One instance watches one tensor. Instances over different batches are merged, in any order and
-    grouping, with the same result to the last bit.
+    grouping, with the same result to the last bit (where that cannot be, the calibrator says so).
+
+    The constructor's arguments are what the user writes behind the name: `NAME:99.9` calls `cls(99.9)`,
+    `NAME:width=3` calls `cls(width=3)`. It raises ValueError for a value it does not take. All of them need defaults.
     """
 
     name: str
 
-    def update(self, array: npt.NDArray[np.generic]) -> None:
-        """See one batch: any shape, possibly empty, read-only."""
+    def update(self, rows: FloatArray) -> None:
+        """See one batch.
+
+        Args:
+            rows: float32 [channels, values], read-only, finite. Per tensor there is one channel; per channel, the
+                rows are the indices along the axis. The number of channels never changes, that of values may, also
+                to 0. Attention-mask values have been taken out.
+        """
         ...
 
     def merge(self, other: Self) -> None:
-        """Take in what another instance of the same calibrator saw."""
+        """Take in what another instance, made with the same parameters, saw; `other` stays as it is."""
         ...
 
-    def range(self, scheme: Scheme) -> tuple[float, float]:
-        """The (low, high) to cover; finite, low <= high."""
+    def range(self, scheme: NumberFormat) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+        """The (low, high) to cover, each float [channels]; finite, low <= high. Called after at least one value."""
         ...
 
     def state(self) -> Mapping[str, npt.NDArray[np.generic]]:
         """Everything seen, as arrays, for saving."""
         ...
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, npt.NDArray[np.generic]], **parameters: Any) -> Self:
-        """The instance that `state` came from."""
+    def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Become the instance that `state` came from; called on a fresh one with the same parameters."""
         ...
 
 
