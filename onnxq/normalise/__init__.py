@@ -2,8 +2,9 @@
 
 One rule a file; each rule's docstring lists its cases. The order matters and is this one:
 functions inlined -> constants made initializers -> opset raised -> batch norms folded -> Gemm to MatMul ->
-views of weights folded -> pointwise convolutions over one position to MatMul -> biases flattened ->
-dead nodes removed -> named.
+views of weights folded -> spelled-out activation functions to one operator -> means over an image to pooling ->
+biases folded into convolutions -> transposed convolutions split -> pointwise convolutions over one position to
+MatMul -> biases flattened -> dead nodes removed -> named.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from onnxq.errors import ModelError
 from onnxq.model import Model
 from onnxq.normalise.batchnorm import fold_batchnorm
 from onnxq.normalise.bias import flatten_biases
+from onnxq.normalise.closed_forms import fold_closed_forms
 from onnxq.normalise.constants import constants_to_initializers
+from onnxq.normalise.conv_bias import fold_conv_bias
+from onnxq.normalise.conv_transpose import split_conv_transpose
 from onnxq.normalise.gemm import gemm_to_matmul
 from onnxq.normalise.names import name_nodes
 from onnxq.normalise.opset import raise_opset
 from onnxq.normalise.pointwise_conv import pointwise_conv_to_matmul
+from onnxq.normalise.spatial_mean import spatial_mean_to_pooling
 from onnxq.normalise.transposed_weights import fold_weight_views
 
 __all__ = ["normalise"]
@@ -52,6 +57,10 @@ def normalise(model: Model, *, opset: int) -> Model:
     gemm_to_matmul(graph)
     fold_weight_views(graph)
     _infer_shapes(graph)
+    fold_closed_forms(graph)
+    spatial_mean_to_pooling(graph)
+    fold_conv_bias(graph)
+    split_conv_transpose(graph)
     pointwise_conv_to_matmul(graph)
     flatten_biases(graph)
     common.RemoveUnusedNodesPass()(graph)

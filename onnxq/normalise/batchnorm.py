@@ -7,8 +7,8 @@
 2. ConvTranspose: W is [C_in, C_out / group, ...]; channel c of group g is row block g, axis 1.
 3. Gemm: axis 0 with transB, else axis 1; only alpha = beta = 1 and a bias that is a vector (or none).
 
-Only in inference mode, with every statistic constant, when the BatchNormalization is the only reader and
-the weight belongs to this node alone (a shared weight cannot be scaled for one of its users).
+Only in inference mode, with every statistic constant, when the BatchNormalization is the only reader, in the
+same scope, and the weight belongs to this node alone (a shared weight cannot be scaled for one of its users).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _fold(bn: ir.Node) -> bool:
         return False
     if any(output.uses() or output.is_graph_output() for output in bn.outputs[1:]):
         return False
-    if sole_consumer(source) is not bn or not _foldable(producer):
+    if sole_consumer(source) is not bn or producer.graph is not bn.graph or not _foldable(producer):
         return False
     scale, shift = _affine(bn)
     weight = producer.inputs[1]

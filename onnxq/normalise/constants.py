@@ -3,8 +3,8 @@
 1. `Constant` nodes (any attribute kind, any scope) become initializers of their own graph.
 2. `Identity` nodes disappear, chains of them too. One that names a graph output stays: it carries the name,
    and its input may live in another scope.
-3. In models older than IR 4 initializers had to be listed as inputs too: that listing is removed. In newer
-   models an input with a default is a choice of the author, and is kept.
+3. In models older than IR 4 initializers had to be listed as inputs too: that listing is removed, and the model
+   becomes one of IR 4. In newer models an input with a default is a choice of the author, and is kept.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def constants_to_initializers(model: ir.Model) -> bool:
     changed |= _bypass_identities(model)  # 2
     if model.ir_version < _FIRST_IR_WITH_FREE_INITIALIZERS:
         changed |= common.RemoveInitializersFromInputsPass()(model).modified  # 3
+        model.ir_version = _FIRST_IR_WITH_FREE_INITIALIZERS
     return changed
 
 
