@@ -1,5 +1,7 @@
 """Constant nodes and Identity chains become initializers, in every scope."""
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import pytest
@@ -93,7 +95,7 @@ def test_identity_chains_disappear():
 @pytest.mark.parametrize("nodes", [("Identity",), ("Identity", "Identity")], ids=["one", "two"])
 def test_an_input_that_is_an_output(nodes):
     names = ["X", *(f"I{index}" for index in range(len(nodes) - 1)), "Y"]
-    chain = [node("Identity", [a], [b]) for a, b in zip(names[:-1], names[1:], strict=True)]
+    chain = [node("Identity", [a], [b]) for a, b in pairwise(names)]
     assert_same(constant_model(*chain, output=("Y", ["M", K])))
 
 

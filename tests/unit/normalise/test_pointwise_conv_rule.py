@@ -6,7 +6,7 @@ import pytest
 from agreement import assert_same
 from graphs import graph, model, node, op_types, value
 
-C, O = 12, 20  # channels in and out
+C, OUT = 12, 20  # channels in and out
 RNG = np.random.default_rng(0)
 
 
@@ -14,9 +14,9 @@ def pooled_model(
     *between: onnx.NodeProto, source: str = "P", bias: bool = True, rank: int = 2, dtype=np.float32, **attributes
 ) -> onnx.ModelProto:
     """GlobalAveragePool -> `between` -> 1x1 Conv over `source`."""
-    weights = {"W": RNG.standard_normal((O, C, *[1] * rank)).astype(dtype)}
+    weights = {"W": RNG.standard_normal((OUT, C, *[1] * rank)).astype(dtype)}
     if bias:
-        weights["b"] = RNG.standard_normal(O).astype(dtype)
+        weights["b"] = RNG.standard_normal(OUT).astype(dtype)
     return model(
         graph(
             [
@@ -25,7 +25,7 @@ def pooled_model(
                 node("Conv", [source, *weights], ["Y"], name="conv", **attributes),
             ],
             [value("X", ["M", C, *["H", "V", "D"][:rank]], dtype)],
-            [value("Y", ["M", O, *[None] * rank], dtype)],
+            [value("Y", ["M", OUT, *[None] * rank], dtype)],
             weights,
         )
     )
@@ -85,7 +85,7 @@ def test_other_convolutions_stay(attributes):
     proto = pooled_model(**attributes)
     if "group" in attributes:
         weight = next(item for item in proto.graph.initializer if item.name == "W")
-        half = RNG.standard_normal((O, C // 2, 1, 1)).astype(np.float32)
+        half = RNG.standard_normal((OUT, C // 2, 1, 1)).astype(np.float32)
         weight.CopyFrom(onnx.numpy_helper.from_array(half, "W"))
     assert "Conv" in op_types(assert_same(proto))
 
