@@ -6,7 +6,8 @@ the work on the protobuf; three things around it are ours:
 1. Tensors above 1 KiB are handed to it as references and put back afterwards, so that a model of any size
    fits through its C++ interface; the small ones stay, since adapters read shapes and axes.
 2. It leaves `ir_version` alone, so we raise it to what the opset asks for.
-3. It cannot raise everything (GroupNormalization 18, for one): then a ModelError says which adapter failed.
+3. It cannot raise everything: then a ModelError says which adapter failed. GroupNormalization 18, with its one
+   scale per group, it passes on as GroupNormalization 21, with one per channel: we refuse that.
 
 Functions must have been inlined before: the converter drops them.
 """
@@ -24,6 +25,7 @@ __all__ = ["raise_opset"]
 
 _KEPT_INLINE_BYTES = 1024
 _HELD_BACK = "onnxq-held-back-"
+_GROUP_NORMALIZATION_PER_CHANNEL = 21
 
 
 def raise_opset(model: ir.Model, target: int) -> ir.Model:
@@ -42,7 +44,20 @@ def raise_opset(model: ir.Model, target: int) -> ir.Model:
     return model
 
 
+def _refuse_group_normalization(model: ir.Model, target: int, current: int) -> None:
+    if not current < _GROUP_NORMALIZATION_PER_CHANNEL <= target:
+        return
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type == "GroupNormalization" and node.domain == "":
+            raise ModelError(
+                f"the model is at opset {current} and cannot be raised to {target}: node '{node.name}' is a "
+                "GroupNormalization with one scale per group, which later opsets do not have; "
+                f"export it again at opset {_GROUP_NORMALIZATION_PER_CHANNEL} or higher"
+            )
+
+
 def _convert(model: ir.Model, target: int, current: int) -> ir.Model:
+    _refuse_group_normalization(model, target, current)
     held: list[ir.TensorProtocol] = []
     owners: list[ir.Value] = []
     for value in all_initializers(model):
