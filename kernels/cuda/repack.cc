@@ -70,6 +70,7 @@ PackedWeight repack(const Weight& source, Element element) {
   constexpr int64_t kLargest = std::numeric_limits<int>::max() - 2 * kTileDepth;
   if (source.k > kLargest || source.n > kLargest)
     fail("K=", source.k, ", N=", source.n, " is beyond the CUDA kernels' 32-bit sizes");
+  if (source.bits != 8 && (source.bits < 2 || source.bits > 6)) fail(source.bits, "-bit codes have no CUDA kernel");
   PackedWeight packed;
   packed.k = static_cast<int>(source.k);
   packed.n = static_cast<int>(source.n);

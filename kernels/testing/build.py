@@ -137,17 +137,20 @@ def ptx(variant: Variant, *, cuda: Path = KERNELS / "cuda") -> Path:
 
 def emulated_kernels(variant: Variant, *, cuda: Path = KERNELS / "cuda") -> Path:
     """<variant>.so: the translated PTX, for the emulated driver."""
-    text = ptx(variant, cuda=cuda)
+    return emulated_module(variant.name, ptx(variant, cuda=cuda).read_text())
+
+
+def emulated_module(name: str, text: str) -> Path:
+    """<name>.so from the text of a PTX module; its kernels are called onnxq_<name>_..."""
     driver = emulated_driver()
     translator = [*sources(TESTING / "ptx", ".py"), TESTING / "emulator" / "kernel_abi.h",
                   TESTING / "emulator" / "semantics.h"]  # fmt: skip
 
     def make(folder: Path) -> None:
-        code = folder / f"{variant.name}.cc"
-        code.write_text(translate(parse_module(text.read_text()), source=text.name))
+        code = folder / f"{name}.cc"
+        code.write_text(translate(parse_module(text), source=f"{name}.ptx"))
         # -O1: registers live in arrays, so there is little to optimise and much to compile.
         run("g++", "-std=c++20", "-O1", "-fPIC", "-w", "-shared", f"-I{TESTING}", code, driver,
-            f"-Wl,-rpath,{driver.parent}", "-o", folder / f"{variant.name}.so")  # fmt: skip
+            f"-Wl,-rpath,{driver.parent}", "-o", folder / f"{name}.so")  # fmt: skip
 
-    key = digest(text, *translator, str(driver))
-    return build_once(f"emulated-{variant.name}", key, make) / f"{variant.name}.so"
+    return build_once(f"emulated-{name}", digest(text, *translator, str(driver)), make) / f"{name}.so"
