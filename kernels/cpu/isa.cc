@@ -10,9 +10,8 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
-#if defined(ONNXQ_X86) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
+#if defined(ONNXQ_X86)
+#include <cpuid.h>
 #endif
 
 namespace onnxq::cpu {
@@ -26,10 +25,24 @@ bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
 
+// CPUID leaf 7, subleaf 1, EAX bit 4; GCC 12 has no name for it.
+bool has_avx_vnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 4 & 1u) != 0;
+}
+
 bool has_avx512_vnni() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+}
+#elif defined(ONNXQ_ARM64)
+bool has_dot_products() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return true;  // every 64-bit Apple processor that runs a current system
+#endif
 }
 #endif
 
@@ -38,7 +51,10 @@ bool machine_has(Isa isa) {
     case Isa::kScalar: return true;
 #if defined(ONNXQ_X86)
     case Isa::kAvx2: return has_avx2();
+    case Isa::kAvxVnni: return has_avx2() && has_avx_vnni();
     case Isa::kAvx512Vnni: return has_avx512_vnni();
+#elif defined(ONNXQ_ARM64)
+    case Isa::kNeon: return has_dot_products();
 #endif
     default: return false;
   }

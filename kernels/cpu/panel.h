@@ -45,6 +45,11 @@ struct PanelStream {
   PanelStream(int stream_bits, int block, int64_t panel_blocks);
 };
 
+// The values that codes stand for, if they are not numbers themselves.
+struct Codebook {
+  AlignedBuffer<float> values;  // 16 entries, the unused ones 0; empty: there is no codebook
+};
+
 struct PackedWeight {
   explicit PackedWeight(const WeightSource& source);
 
@@ -59,6 +64,7 @@ struct PackedWeight {
 
   PanelStream low;
   PanelStream high;
+  Codebook codebook;
   AlignedBuffer<uint8_t> scales;       // [panels][blocks][16] of float16 or float32
   AlignedBuffer<uint8_t> zero_points;  // [panels][blocks][16], empty if the codes are symmetric
 

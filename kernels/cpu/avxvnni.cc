@@ -1,0 +1,14 @@
+// AVX2 with 256-bit dot products (AVX-VNNI): the common templates, instantiated and compiled for it.
+#include "cpu/vector_avx2.h"
+
+#include "cpu/float_tiles.h"
+#include "cpu/int8_tiles.h"
+#include "cpu/quantize_row.h"
+
+namespace onnxq::cpu {
+
+using Vector = Avx2<true>;
+
+const Kernels kAvxVnniKernels = {quantize_row<Vector>, int8_tile<Vector>, float_tile<Vector>};
+
+}  // namespace onnxq::cpu
