@@ -96,7 +96,7 @@ def survey_model(model: Model) -> Survey:
     for node in ir.traversal.RecursiveGraphIterator(model.ir.graph):
         for index, value in enumerate(node.inputs):
             tensor = value.const_value if value is not None else None
-            if value is None or tensor is None or tensor.dtype not in FLOAT_TYPES:
+            if value is None or tensor is None or tensor.dtype not in (*FLOAT_TYPES, ir.DataType.DOUBLE):
                 continue
             if tensor.size < MIN_ELEMENTS or len(tensor.shape) < 2:
                 continue
@@ -135,6 +135,8 @@ def _classify(node: ir.Node, index: int, value: ir.Value) -> _Found | str | None
     shape = tuple(int(size) for size in value.const_value.shape.numpy())
     if value.is_graph_input():
         return "a graph input with a default value: callers may replace it"
+    if value.const_value.dtype == ir.DataType.DOUBLE:
+        return "a float64 weight: onnxruntime has packed kernels for float32 and float16 models only"
     if node.domain != "":
         return f"operator {node.domain}::{node.op_type} has no quantized form here"
     match node.op_type:

@@ -1,0 +1,187 @@
+"""Decide: one scheme per weight, overrides in order, skip above all, and a warning for every wish without effect."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from graphs import graph, model, node, value
+from onnxq_plugins.packed import Packed
+from stages import plan
+
+from onnxq.decide import Plan
+from onnxq.errors import RecipeError
+from onnxq.plugin.registry import Plugin
+from onnxq.scheme import Scheme
+
+RNG = np.random.default_rng(0)
+K, V = 64, 30
+
+
+def weight(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def language_model(n: int = 48) -> onnx.ModelProto:
+    """Table -> up -> down -> head tied to the table; a Conv beside it."""
+    return model(
+        graph(
+            [
+                node("Gather", ["table", "ids"], ["E"], name="/embed"),
+                node("MatMul", ["E", "up"], ["U"], name="/layer/up"),
+                node("MatMul", ["U", "down"], ["D"], name="/layer/down"),
+                node("Transpose", ["table"], ["T"], perm=[1, 0], name="/t"),
+                node("MatMul", ["D", "T"], ["logits"], name="/head"),
+                node("Conv", ["image", "filters"], ["features"], name="/conv"),
+            ],
+            [value("ids", ["M"], np.int64), value("image", [1, 16, 9, 9])],
+            [value("logits", ["M", V]), value("features", [1, 8, 7, 7])],
+            {"table": weight(V, K), "up": weight(K, n), "down": weight(n, K), "filters": weight(8, 16, 3, 3)},
+        )
+    )
+
+
+def schemes(made: Plan) -> dict[str, str]:
+    return {decision.site.node: str(decision.scheme) for decision in made.decisions}
+
+
+def reasons(made: Plan) -> dict[str, str]:
+    return {skip.node: skip.reason for skip in made.skips}
+
+
+def test_defaults(registry):
+    made = plan(language_model(), registry)
+    assert schemes(made) == {
+        "/embed": "int8 block 32",
+        "/layer/up": "uint4 block 32",
+        "/layer/down": "uint4 block 32",
+        "/head": "int8 block 32",
+    }
+    assert [decision.kernel for decision in made.decisions] == ["DequantizeLinear", *["MatMulNBits"] * 3]
+    assert "--format packed" in reasons(made)["/conv"]
+    assert made.opset == 21
+    assert made.warnings == ()
+
+
+def test_bits_and_table_bits(registry):
+    made = plan(language_model(), registry, bits=8, table_bits=4, symmetric=True)
+    assert set(schemes(made).items()) >= {("/embed", "int4 block 32"), ("/layer/up", "int8 block 32")}
+
+
+@pytest.mark.parametrize("node_name", ["/embed", "/head"])
+def test_an_override_of_one_reader_of_a_tied_table_holds_for_both(registry, node_name):
+    made = plan(language_model(), registry, override=({"nodes": node_name, "bits": 4, "symmetric": False},))
+    assert schemes(made)["/embed"] == schemes(made)["/head"] == "uint4 block 32"
+
+
+@pytest.mark.parametrize("node_name", ["/embed", "/head"])
+def test_a_skip_of_one_reader_keeps_the_weight_float_for_both(registry, node_name):
+    made = plan(language_model(), registry, skip=(f"^{node_name}$",))
+    assert not {"/embed", "/head"} & set(schemes(made))
+    assert "weight shared by 2 nodes" in reasons(made)["/embed"]
+
+
+def test_later_overrides_win_and_are_laid_over_each_other(registry):
+    made = plan(
+        language_model(),
+        registry,
+        override=(
+            {"nodes": "layer", "bits": 8, "block_size": 64, "method": "mse"},
+            {"nodes": "down", "bits": 4, "symmetric": True},
+        ),
+    )
+    assert schemes(made)["/layer/up"] == "int8 block 64"
+    assert schemes(made)["/layer/down"] == "int4 block 64"
+    methods = {decision.site.node: decision.method for decision in made.decisions}
+    assert (methods["/layer/up"], methods["/layer/down"], methods["/head"]) == ("mse", "mse", "rtn")
+
+
+def test_skip_wins_over_override(registry):
+    made = plan(language_model(), registry, override=({"nodes": "up", "bits": 8},), skip=("up",))
+    assert "/layer/up" not in schemes(made)
+    assert reasons(made)["/layer/up"] == "--skip up"
+
+
+def test_table_bits_float_keeps_tables_and_tied_heads(registry):
+    made = plan(language_model(), registry, table_bits="float")
+    assert set(schemes(made)) == {"/layer/up", "/layer/down"}
+    assert reasons(made)["/head"] == "--table-bits float"
+
+
+def test_a_forced_format_takes_convolutions_too(registry):
+    made = plan(language_model(), registry, format="packed")
+    decision = next(item for item in made.decisions if item.site.node == "/conv")
+    assert decision.scheme == Scheme(8, True, "per_axis")
+    assert decision.kernel == "Conv"
+
+
+def test_one_scale_per_channel_is_for_matmuls_tables_keep_blocks(registry):
+    made = plan(language_model(), registry, block_size="channel")
+    assert schemes(made)["/layer/up"] == "uint4 per axis"
+    assert schemes(made)["/embed"] == "int8 block 32"
+
+
+@pytest.mark.parametrize("n", [46, 47])
+def test_two_bits_need_n_divisible_by_four_or_become_four_with_a_warning(registry, n):
+    made = plan(language_model(n), registry, bits=2)
+    assert schemes(made)["/layer/up"] == "uint4 block 32"
+    assert schemes(made)["/layer/down"] == "uint2 block 32"  # its N is 64
+    (warning,) = made.warnings
+    assert f"'/layer/up' gets 4 bits: 2-bit weights need N divisible by 4, this one has N={n}" in warning
+    assert made.opset == 25
+
+
+class Refusing(Packed):
+    """A format that refuses whatever is not 8 bits, and one site altogether."""
+
+    name = "refusing"
+
+    def refuses(self, site, scheme):
+        if site.node == "/layer/down":
+            return "not this one; skip it"
+        return None if scheme.bits == 8 else "only 8 bits"
+
+
+def test_what_a_format_refuses_gets_twice_the_bits_or_is_an_error(registry):
+    plugin = Plugin("refusing", "format", Refusing(), "dist", "1.0")
+    registry = replace(registry, formats={**registry.formats, "refusing": plugin})
+    made = plan(language_model(), registry, format="refusing", skip=("down",))
+    assert schemes(made)["/layer/up"] == "uint8 block 32"
+    assert "'/layer/up' gets 8 bits: only 8 bits" in made.warnings
+    with pytest.raises(RecipeError, match="MatMul '/layer/down': not this one; skip it"):
+        plan(language_model(), registry, format="refusing")
+
+
+def test_unknown_names_are_errors_before_any_work(registry):
+    for wishes in (
+        {"method": "rtm"},
+        {"format": "pakced"},
+        {"override": ({"nodes": "up", "method": "rtm"},)},
+    ):
+        with pytest.raises(RecipeError, match="did you mean"):
+            plan(language_model(), registry, **wishes)
+
+
+def test_wishes_that_match_nothing_are_warnings(registry):
+    made = plan(language_model(), registry, skip=("lm_head",), override=({"nodes": "layers", "bits": 8},))
+    assert len(made.warnings) == 2
+    assert "--skip 'lm_head' matches no node" in made.warnings[0]
+    assert "--override 'layers' matches no node" in made.warnings[1]
+
+
+def test_a_weight_that_something_else_reads_in_float_stays_float(registry):
+    proto = language_model()
+    proto.graph.node.append(node("Sub", ["up", "half"], ["shifted"], name="/sub"))
+    proto.graph.node.append(node("ReduceSum", ["shifted"], ["total"], name="/sum"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "half"))
+    proto.graph.output.append(value("total", [1, 1]))
+    made = plan(proto, registry)
+    assert "/layer/up" not in schemes(made)
+    assert reasons(made)["/layer/up"] == "'/sub' reads the same weight in float"
+
+
+def test_every_site_is_decided_or_skipped_once(registry):
+    for wishes in ({}, {"skip": ("layer",)}, {"table_bits": "float"}, {"format": "packed"}):
+        made = plan(language_model(), registry, **wishes)
+        names = [decision.site.node for decision in made.decisions] + [skip.node for skip in made.skips]
+        assert sorted(names) == ["/conv", "/embed", "/head", "/layer/down", "/layer/up"]
