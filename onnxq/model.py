@@ -64,6 +64,7 @@ def load(path: Path | str, *, custom_op_libraries: Sequence[Path | str] = ()) ->
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ModelError(f"{path}: the graph is malformed: {reason}; export the model again") from error
     ir.external_data.set_base_dir(graph.graph, path.parent.absolute())
+    _check_inline_data(path, graph)
     _check_external_data(path, graph)
     _check_domains(path, graph, has_libraries=bool(libraries))
     return Model(path, graph, fingerprint, libraries)
@@ -121,7 +122,21 @@ def _parse(path: Path) -> tuple[onnx.ModelProto, str]:
         ) from None
     if not proto.ir_version or not proto.graph.node:
         raise ModelError(f"{path}: not an ONNX model (no IR version or no nodes); export it again")
+    if not proto.opset_import:
+        raise ModelError(f"{path}: says no opset version, so it is truncated or broken; download or export it again")
     return proto, hashlib.sha256(content).hexdigest()
+
+
+def _check_inline_data(path: Path, model: ir.Model) -> None:
+    for value in all_initializers(model):
+        tensor = value.const_value
+        if not isinstance(tensor, ir.TensorProtoTensor) or not tensor.raw.HasField("raw_data"):
+            continue
+        if (stored := len(tensor.raw.raw_data)) != tensor.nbytes:
+            raise ModelError(
+                f"{path}: initializer '{value.name}' of shape {list(tensor.shape.numpy())} needs {tensor.nbytes} "
+                f"bytes and has {stored} bytes; export the model again"
+            )
 
 
 def _check_external_data(path: Path, model: ir.Model) -> None:
@@ -155,19 +170,23 @@ def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
     for value in all_initializers(model):
         if isinstance(value.const_value, ir.ExternalTensor):
             yield value.const_value
-    nodes = [*ir.traversal.RecursiveGraphIterator(model.graph)]
-    for function in model.functions.values():
-        nodes.extend(function.all_nodes())
-    for node in nodes:
+    for node in _all_nodes(model):
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
                 yield attribute.value
 
 
+def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Nodes of every graph and of every function."""
+    yield from ir.traversal.RecursiveGraphIterator(model.graph)
+    for function in model.functions.values():
+        yield from function.all_nodes()
+
+
 def _check_domains(path: Path, model: ir.Model, *, has_libraries: bool) -> None:
     if has_libraries:  # the session will tell; only the library knows what it implements
         return
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+    for node in _all_nodes(model):
         if node.domain not in _RUNTIME_DOMAINS and node.op_identifier() not in model.functions:
             raise ModelError(
                 f"{path}: node '{node.name}' is the custom operator {node.domain}::{node.op_type}, which "
