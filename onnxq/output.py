@@ -120,14 +120,22 @@ class ModelWriter:
 
     def commit(self) -> tuple[Path, ...]:
         """Move everything to its final place; returns the files that now exist, the model first."""
-        files = [self._final]
+        files, created = [self._final], []
         with _reported(self._final):
             old_data = _own_data_files(self._final)
-            for path in self._folder.iterdir():
-                if path.name != self._final.name:
-                    os.replace(path, self._final.parent / path.name)
-                    files.append(self._final.parent / path.name)
-            os.replace(self._folder / self._final.name, self._final)
+            try:
+                for path in self._folder.iterdir():
+                    if path.name == self._final.name:
+                        continue
+                    target = self._final.parent / path.name
+                    created += [] if target.exists() else [target]
+                    os.replace(path, target)
+                    files.append(target)
+                os.replace(self._folder / self._final.name, self._final)
+            except BaseException:
+                for path in created:
+                    path.unlink(missing_ok=True)
+                raise
             for path in old_data - set(files):
                 path.unlink(missing_ok=True)
         return tuple(files)
@@ -178,15 +186,13 @@ def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already; pass --overwrite or another name with -o")
-    with _reported(path):
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    with (
+        _reported(path),
+        tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as folder,
+    ):
+        partial = Path(folder) / path.name
+        partial.write_bytes(content)
+        os.replace(partial, path)
 
 
 @contextmanager
@@ -212,19 +218,13 @@ def _own_data_files(path: Path) -> set[Path]:
     """Data files that an existing model at `path` refers to and that carry our name for it."""
     if not path.is_file():
         return set()
-    proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
+        tensors = [value.const_value for value in all_initializers(ir.load(path))]
     except Exception:  # noqa: BLE001  # whatever was there is no model of ours, and is being replaced
         return set()
     pattern = re.compile(re.escape(_stem(path)) + r"\.[0-9a-f]{8}\.data")
-    names = {
-        entry.value
-        for tensor in proto.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location" and pattern.fullmatch(entry.value)
-    }
-    return {path.parent / name for name in names}
+    names = {str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+    return {path.parent / name for name in names if pattern.fullmatch(name)}
 
 
 def _name_initializers(proto: onnx.ModelProto, model: ir.Model) -> None:
