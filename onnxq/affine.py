@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxq.scheme import Scheme
+from onnxq.scheme import NumberFormat, Scheme
 
 __all__ = [
     "Codes",
@@ -23,6 +23,7 @@ __all__ = [
     "blocked_view",
     "dequantize",
     "encode",
+    "scales_covering",
     "scales_from_range",
     "stored_scale",
 ]
@@ -78,7 +79,15 @@ def stored_scale(scale: FloatArray, dtype: npt.DTypeLike = np.float16) -> FloatA
 
 
 def scales_from_range(
-    low: FloatArray, high: FloatArray, scheme: Scheme, *, scale_dtype: npt.DTypeLike = np.float16
+    low: FloatArray, high: FloatArray, scheme: Scheme, *, scale_dtype: npt.DTypeLike | None = None
+) -> tuple[FloatArray, FloatArray | None]:
+    """`scales_covering` with the scales stored as the scheme says, unless `scale_dtype` says otherwise."""
+    stored = scheme.scale_dtype if scale_dtype is None else scale_dtype
+    return scales_covering(low, high, scheme, scale_dtype=stored)
+
+
+def scales_covering(
+    low: FloatArray, high: FloatArray, scheme: NumberFormat, *, scale_dtype: npt.DTypeLike
 ) -> tuple[FloatArray, FloatArray | None]:
     """Scale and zero point that cover [low, high] (zero always included).
 
@@ -106,7 +115,7 @@ def scales_from_range(
     return scale, zero_point.astype(np.float32)
 
 
-def encode(values: FloatArray, scale: FloatArray, zero_point: FloatArray | None, scheme: Scheme) -> FloatArray:
+def encode(values: FloatArray, scale: FloatArray, zero_point: FloatArray | None, scheme: NumberFormat) -> FloatArray:
     """Codes of values as float32 integers: rounded half to even, then saturated.
 
     Shapes broadcast; float32 holds every code of up to 24 bits exactly and keeps the loop vectorised.

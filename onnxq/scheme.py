@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxq.errors import RecipeError
 
-__all__ = ["BITS", "BLOCK_SIZES", "Granularity", "Scheme"]
+__all__ = ["BITS", "BLOCK_SIZES", "Granularity", "NumberFormat", "Scheme"]
 
 BITS = (2, 4, 8)
 """Widths that have an ONNX integer type (opset 21; 2 bits: opset 25)."""
@@ -18,6 +19,25 @@ BLOCK_SIZES = (16, 32, 64, 128, 256)
 """What onnxruntime's CPU MatMulNBits takes (a power of two, 16..256)."""
 
 Granularity = Literal["per_tensor", "per_axis", "blocked"]
+
+
+class NumberFormat(Protocol):
+    """The codes that a range will be spread over. Every Scheme is one."""
+
+    @property
+    def qmin(self) -> int:
+        """Lowest code."""
+        ...
+
+    @property
+    def qmax(self) -> int:
+        """Highest code."""
+        ...
+
+    @property
+    def symmetric(self) -> bool:
+        """The zero point is 0 (signed codes); otherwise any code may stand for zero."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +52,17 @@ class Scheme:
         granularity: what shares one scale: `blocked` (block_size elements along K), `per_axis`
             (one output channel) or `per_tensor`.
         block_size: elements along K that share a scale; 0 unless `blocked`.
+        scale_type: ONNX float type in which scales are stored.
+        reduced: signed codes keep to half of their range, so that a sum of two products with uint8 activations fits
+            16 bits: x86 without VNNI adds them there and saturates.
     """
 
     bits: int
     symmetric: bool
     granularity: Granularity = "blocked"
     block_size: int = 0
+    scale_type: Literal["FLOAT16", "FLOAT"] = "FLOAT16"
+    reduced: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
@@ -51,12 +76,21 @@ class Scheme:
     @property
     def qmin(self) -> int:
         """Lowest code. The full two's complement range: at 2 bits, dropping -2 would cost a quarter of it."""
-        return -(1 << (self.bits - 1)) if self.symmetric else 0
+        return -(1 << (self._used_bits - 1)) if self.symmetric else 0
 
     @property
     def qmax(self) -> int:
         """Highest code."""
-        return (1 << (self.bits - 1)) - 1 if self.symmetric else (1 << self.bits) - 1
+        return (1 << (self._used_bits - 1)) - 1 if self.symmetric else (1 << self._used_bits) - 1
+
+    @property
+    def _used_bits(self) -> int:
+        return self.bits - 1 if self.reduced else self.bits
+
+    @property
+    def scale_dtype(self) -> np.dtype[np.floating]:
+        """numpy type of stored scales."""
+        return np.dtype(np.float16 if self.scale_type == "FLOAT16" else np.float32)
 
     @property
     def dtype(self) -> ir.DataType:
@@ -85,7 +119,7 @@ class Scheme:
     def __str__(self) -> str:
         kind = "int" if self.symmetric else "uint"
         where = f"block {self.block_size}" if self.granularity == "blocked" else self.granularity.replace("_", " ")
-        return f"{kind}{self.bits} {where}"
+        return f"{kind}{self.bits} {where}{' reduced' if self.reduced else ''}"
 
 
 def _listed(values: tuple[int, ...]) -> str:

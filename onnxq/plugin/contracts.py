@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.affine import FloatArray, QuantizedWeight
-from onnxq.scheme import Scheme
+from onnxq.scheme import NumberFormat, Scheme
 from onnxq.survey import Site
 
 __all__ = [
@@ -58,25 +58,6 @@ class WeightQuantizer(Protocol):
         Returns:
             QuantizedWeight: codes [K, N] within qmin..qmax, scales positive, finite and exact in float16.
         """
-        ...
-
-
-class NumberFormat(Protocol):
-    """The codes that a range will be spread over. Every Scheme is one."""
-
-    @property
-    def qmin(self) -> int:
-        """Lowest code."""
-        ...
-
-    @property
-    def qmax(self) -> int:
-        """Highest code."""
-        ...
-
-    @property
-    def symmetric(self) -> bool:
-        """The zero point is 0 (signed codes); otherwise any code may stand for zero."""
         ...
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.affine import FloatArray
-from onnxq.plugin.contracts import Calibrator, NumberFormat
+from onnxq.plugin.contracts import Calibrator
 from onnxq.plugin.hookspecs import hookimpl
+from onnxq.scheme import NumberFormat
 
 __all__ = ["MinMax", "onnxq_calibrators"]
 
