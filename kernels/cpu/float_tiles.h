@@ -12,8 +12,10 @@ struct FloatStrip {
   FloatStrip(const PackedWeight& w, int64_t p) : weight(w), panel(p) {}
 
   void unpack() {
+    if (!weight.codebook.in_register()) return look_up_vectors();
     for_bits(weight.bits, [&]<int kLow, int kHigh>() {
-      for (int64_t b = 0; b < blocks; ++b) unpack_block<kLow, kHigh>(block + b, values + b * weight.block * kPanelColumns);
+      for (int64_t b = 0; b < blocks; ++b)
+        unpack_block<kLow, kHigh>(block + b, values + b * weight.block * kPanelColumns);
     });
   }
 
@@ -47,8 +49,21 @@ struct FloatStrip {
       });
   }
 
+  void look_up_vectors() {
+    const int dim = weight.codebook.dim;
+    const int64_t first = block * weight.block / dim;  // row of indices
+    const int64_t rows = std::min(blocks * weight.block, weight.k - block * weight.block) / dim;
+    const uint8_t* indices = weight.codebook.indices.data() + (panel * (weight.k / dim) + first) * kPanelColumns;
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t c = 0; c < kPanelColumns; ++c) {
+        const float* entry = weight.codebook.values.data() + indices[row * kPanelColumns + c] * dim;
+        for (int i = 0; i < dim; ++i) values[(row * dim + i) * kPanelColumns + c] = entry[i];
+      }
+    std::fill(values + rows * dim * kPanelColumns, values + blocks * weight.block * kPanelColumns, 0.0f);
+  }
+
   ONNXQ_INLINE typename V::Float value(typename V::Int code, typename V::Int zero_point) const {
-    if (weight.codebook.values.size() == 0) return V::to_float(V::subtract(code, zero_point));
+    if (!weight.codebook) return V::to_float(V::subtract(code, zero_point));
     return V::look_up(weight.codebook.values.data(), code);
   }
 };
@@ -128,7 +143,7 @@ void float_row(const PackedWeight& weight, const PreparedRows& rows, int64_t row
 template <class V>
 void float_decode_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile) {
   constexpr int kPanels = V::kStripPanels;
-  const bool codebook = weight.codebook.values.size() > 0;
+  const bool codebook = static_cast<bool>(weight.codebook);
   for_bits(weight.bits, [&]<int kLow, int kHigh>() {
     const auto some = codebook ? float_row<V, kLow, kHigh, kPanels, true> : float_row<V, kLow, kHigh, kPanels, false>;
     const auto one = codebook ? float_row<V, kLow, kHigh, 1, true> : float_row<V, kLow, kHigh, 1, false>;
@@ -162,7 +177,7 @@ void float_prefill_tile(const PackedWeight& weight, const PreparedRows& rows, co
 
 template <class V>
 void float_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile) {
-  if (tile.rows <= 2) return float_decode_tile<V>(weight, rows, tile);
+  if (tile.rows <= 2 && weight.codebook.in_register()) return float_decode_tile<V>(weight, rows, tile);
   float_prefill_tile<V>(weight, rows, tile);
 }
 

@@ -38,21 +38,46 @@ PanelStream::PanelStream(int stream_bits, int block, int64_t panel_blocks)
       block_bytes(std::max(kLineBytes, block * kPanelColumns * stream_bits / 8)),
       lines(static_cast<std::size_t>(panel_blocks * block_bytes)) {}
 
-PackedWeight::PackedWeight(const WeightSource& source)
-    : k(source.k),
+PackedWeight::PackedWeight(const WeightSource& source, int64_t depth, Codes codes)
+    : k(depth),
       n(source.n),
-      blocks(source.blocks()),
+      blocks((depth + source.block - 1) / source.block),
       panels((source.n + kPanelColumns - 1) / kPanelColumns),
       block(source.block),
       bits(source.bits()),
       half_scales(source.half_scales),
       has_zero_points(source.zero_points != nullptr),
-      low(source.low_bits, block, panels * blocks),
       scales(static_cast<std::size_t>(panels * blocks * kPanelColumns * (half_scales ? 2 : 4))),
       zero_points(has_zero_points ? static_cast<std::size_t>(panels * blocks * kPanelColumns) : 0) {
+  pack_scales(source);
+  if (codes == Codes::kIndices) {
+    pack_indices(source, source.k);
+    return;
+  }
+  low = PanelStream(source.low_bits, block, panels * blocks);
   if (source.high_bits > 0) high = PanelStream(source.high_bits, block, panels * blocks);
   pack_codes(source);
-  pack_scales(source);
+}
+
+PackedWeight::PackedWeight(const WeightSource& source) : PackedWeight(source, source.k, Codes::kLines) {}
+
+PackedWeight::PackedWeight(const CodebookSource& source)
+    : PackedWeight(source.indices, source.indices.k * source.dim,
+                   source.dim == 1 && source.indices.bits() <= 4 ? Codes::kLines : Codes::kIndices) {
+  const int64_t count = int64_t{source.entries} * source.dim;
+  codebook.dim = source.dim;
+  codebook.values = AlignedBuffer<float>(static_cast<std::size_t>(std::max<int64_t>(count, Codebook::kRegisterEntries)));
+  std::fill_n(codebook.values.data(), codebook.values.size(), 0.0f);
+  for (int64_t i = 0; i < count; ++i) codebook.values.data()[i] = source.value(i);
+}
+
+void PackedWeight::pack_indices(const WeightSource& indices, int64_t rows) {
+  codebook.indices = AlignedBuffer<uint8_t>(static_cast<std::size_t>(panels * rows * kPanelColumns));
+  uint8_t* out = codebook.indices.data();
+  for (int64_t panel = 0; panel < panels; ++panel)
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t column = panel * kPanelColumns; column < (panel + 1) * kPanelColumns; ++column)
+        *out++ = static_cast<uint8_t>(column < n ? indices.code(row, column) : 0);
 }
 
 // Blocks outside, panels inside: the file is read along its rows, in pages that follow each other.

@@ -46,12 +46,23 @@ struct PanelStream {
 };
 
 // The values that codes stand for, if they are not numbers themselves.
+//
+// Up to 16 single values are looked up inside a register, by codes in lines as above. Larger tables and
+// vectors are looked up in memory, by whole bytes in an order of their own: indices [panels][K / dim][16].
 struct Codebook {
-  AlignedBuffer<float> values;  // 16 entries, the unused ones 0; empty: there is no codebook
+  static constexpr int kRegisterEntries = 16;
+
+  int dim = 1;
+  AlignedBuffer<float> values;     // [entries][dim], at least 16 floats; empty: there is no codebook
+  AlignedBuffer<uint8_t> indices;  // empty if the codes are in lines
+
+  explicit operator bool() const { return values.size() > 0; }
+  bool in_register() const { return indices.size() == 0; }
 };
 
 struct PackedWeight {
   explicit PackedWeight(const WeightSource& source);
+  explicit PackedWeight(const CodebookSource& source);
 
   int64_t k = 0;
   int64_t n = 0;
@@ -70,6 +81,10 @@ struct PackedWeight {
 
   int64_t padded_k() const { return blocks * block; }
   int64_t block_bytes() const { return low.block_bytes + high.block_bytes; }
+  // Bytes that a product reads of one panel, whatever they mean.
+  int64_t panel_bytes() const {
+    return codebook && !codebook.in_register() ? k / codebook.dim * kPanelColumns : blocks * block_bytes();
+  }
   // The zero point of every code of a symmetric weight.
   int symmetric_zero_point() const { return 1 << (bits - 1); }
 
@@ -87,7 +102,10 @@ struct PackedWeight {
   }
 
  private:
+  enum class Codes { kLines, kIndices };
+  PackedWeight(const WeightSource& source, int64_t depth, Codes codes);
   void pack_codes(const WeightSource& source);
+  void pack_indices(const WeightSource& indices, int64_t rows);
   void pack_scales(const WeightSource& source);
 };
 

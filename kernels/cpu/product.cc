@@ -69,8 +69,7 @@ class Preparation {
 // How Y is cut into tiles of equal shape (the last of each row and column may be smaller).
 struct Cut {
   Cut(const PackedWeight& weight, int64_t rows) {
-    const int64_t panel_bytes = weight.blocks * weight.block_bytes();
-    const int64_t wanted = divide_up(kTaskBytes, std::max<int64_t>(1, panel_bytes * rows));
+    const int64_t wanted = divide_up(kTaskBytes, std::max<int64_t>(1, weight.panel_bytes() * rows));
     tile_rows = std::min(rows, kTileFloats / (kManyRowsPanels * kPanelColumns));
     const int64_t fit = kTileFloats / (tile_rows * kPanelColumns);
     tile_panels = std::clamp<int64_t>(wanted, std::min(kManyRowsPanels, fit), fit);

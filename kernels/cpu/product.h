@@ -22,6 +22,8 @@ struct MutableMatrix {
 class Product {
  public:
   Product(const WeightSource& source, Compute compute) : weight_(source), compute_(compute) {}
+  // The values of a codebook are no integers, so its products are float whatever a node allows.
+  explicit Product(const CodebookSource& source) : weight_(source), compute_(Compute::kFloat) {}
 
   // a [rows, k], y [rows, n]. Safe to call from several threads at once.
   void multiply(Matrix a, MutableMatrix y, int64_t rows, const Parallel& parallel) const;

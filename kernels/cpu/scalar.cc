@@ -8,14 +8,19 @@
 namespace onnxq::cpu {
 namespace {
 
+float panel_scale(const PackedWeight& weight, int64_t panel, int64_t block, int column) {
+  const int64_t slot = block * kPanelColumns + column;
+  if (weight.half_scales) return half_to_float(reinterpret_cast<const uint16_t*>(weight.panel_scales(panel))[slot]);
+  return reinterpret_cast<const float*>(weight.panel_scales(panel))[slot];
+}
+
 // One column of one block, read back from the panel layout.
 struct BlockColumn {
   BlockColumn(const PackedWeight& w, int64_t panel, int64_t block, int column)
       : weight(w), low(w.low_lines(panel, block) + column * kGroup) {
     if (w.high.bits > 0) high = w.high_lines(panel, block) + column * kGroup;
     const int64_t slot = block * kPanelColumns + column;
-    scale = w.half_scales ? half_to_float(reinterpret_cast<const uint16_t*>(w.panel_scales(panel))[slot])
-                          : reinterpret_cast<const float*>(w.panel_scales(panel))[slot];
+    scale = panel_scale(w, panel, block, column);
     zero_point = w.has_zero_points ? w.panel_zero_points(panel)[slot] : w.symmetric_zero_point();
   }
 
@@ -82,18 +87,32 @@ void int8_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile&
   }
 }
 
+// W[k, column] of a panel without its scale: code - zero_point, or a value of the codebook.
+float unscaled(const PackedWeight& weight, int64_t panel, int64_t k, int column) {
+  if (k >= weight.k) return 0.0f;
+  const Codebook& codebook = weight.codebook;
+  if (!codebook.in_register()) {
+    const int64_t at = (panel * (weight.k / codebook.dim) + k / codebook.dim) * kPanelColumns + column;
+    return codebook.values.data()[codebook.indices.data()[at] * codebook.dim + k % codebook.dim];
+  }
+  const BlockColumn w(weight, panel, k / weight.block, column);
+  const int code = w.code(static_cast<int>(k % weight.block));
+  return codebook ? codebook.values.data()[code] : static_cast<float>(code - w.zero_point);
+}
+
 // y = sum over blocks of w_scale * sum over the block of a * (code - zero_point).
 void float_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile) {
   for (int64_t r = 0; r < tile.rows; ++r) {
     const float* a = rows.values + (tile.row + r) * weight.padded_k();
     for (int64_t c = 0; c < tile.panels * kPanelColumns; ++c) {
       float y = 0.0f;
+      const int64_t panel = tile.panel + c / kPanelColumns;
+      const int column = static_cast<int>(c % kPanelColumns);
       for (int64_t b = 0; b < weight.blocks; ++b) {
-        const BlockColumn w(weight, tile.panel + c / kPanelColumns, b, static_cast<int>(c % kPanelColumns));
         float dot = 0.0f;
-        for (int i = 0; i < weight.block; ++i)
-          dot = std::fma(a[b * weight.block + i], static_cast<float>(w.code(i) - w.zero_point), dot);
-        y = std::fma(dot, w.scale, y);
+        for (int64_t k = b * weight.block; k < (b + 1) * weight.block; ++k)
+          dot = std::fma(a[k], unscaled(weight, panel, k, column), dot);
+        y = std::fma(dot, panel_scale(weight, panel, b, column), y);
       }
       tile.out[r * tile.stride + c] = y;
     }

@@ -62,4 +62,19 @@ struct WeightSource {
   void read_columns_of_block(int64_t first_row, int64_t first_column, uint8_t* out) const;
 };
 
+// A weight whose codes are indices into a table of `dim` neighbouring values along K:
+//
+//     W[k, n] = values[index(k / dim, n) * dim + k % dim] * scale(k / block, n)
+struct CodebookSource {
+  WeightSource indices;  // planes of the matrix [K / dim, N]; its k counts rows of indices, its scales are W's
+  const void* values = nullptr;  // float16 or float32 [entries, dim], of the type of the scales
+  int entries = 0;
+  int dim = 1;
+
+  float value(int64_t i) const {
+    return indices.half_scales ? half_to_float(static_cast<const uint16_t*>(values)[i])
+                               : static_cast<const float*>(values)[i];
+  }
+};
+
 }  // namespace onnxq::cpu

@@ -34,6 +34,33 @@ void add_matmuls(Ops& ops) {
     }
 }
 
+// Widths that have no ONNX type, in two planes of bytes.
+void add_planes(Ops& ops) {
+  for (const int bits : {3, 5, 6})
+    for (const bool zero_points : {false, true}) {
+      const Traits traits{false, zero_points, bits};
+      const std::string name = "PackedMatMulBits" + std::to_string(bits) + (zero_points ? "ZeroPoint" : "");
+      for (const ElementType a : kFloats)
+        for (const ElementType scales : kFloats) {
+          const Types inputs = {a, ElementType::kUInt8, ElementType::kUInt8, scales};
+          ops.push_back(std::make_unique<Op>(name, with_zero_points(inputs, traits, ElementType::kUInt8), a, traits,
+                                             create_planes));
+        }
+    }
+}
+
+void add_codebooks(Ops& ops) {
+  for (const int bits : {2, 3, 4, 8}) {
+    const Traits traits{false, false, bits};
+    for (const ElementType a : kFloats)
+      for (const ElementType scales : kFloats) {
+        Types inputs = {a, ElementType::kUInt8, scales, scales};  // A, low, codebook, scales
+        if (bits == 3) inputs.insert(inputs.begin() + 2, ElementType::kUInt8);
+        ops.push_back(std::make_unique<Op>("CodebookMatMul" + std::to_string(bits), inputs, a, traits, create_codebook));
+      }
+  }
+}
+
 // The output type of a custom op follows from its input types and nothing else (onnxruntime's shape
 // inference hook cannot set a type), so the float16 result has a name of its own.
 void add_gathers(Ops& ops) {
@@ -56,6 +83,8 @@ const std::vector<std::unique_ptr<Op>>& all_ops() {
   static const Ops ops = [] {
     Ops list;
     add_matmuls(list);
+    add_planes(list);
+    add_codebooks(list);
     add_gathers(list);
     return list;
   }();

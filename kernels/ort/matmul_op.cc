@@ -36,7 +36,7 @@ cpu::Compute read_compute(const Api& api, const OrtKernelInfo* info) {
 
 class MatMul final : public Kernel {
  public:
-  MatMul(const Api& api, const cpu::WeightSource& source, cpu::Compute compute) : api_(api), product_(source, compute) {}
+  MatMul(const Api& api, cpu::Product product) : api_(api), product_(std::move(product)) {}
 
   void compute(OrtKernelContext* context) const override {
     const Tensor a = api_.input(context, 0);
@@ -67,7 +67,35 @@ std::unique_ptr<Kernel> create_matmul(const Op& op, const Api& api, const OrtKer
   Tensor zero_points;
   if (op.traits.zero_points) zero_points = require_constant(api, info, 3, "zero_points");
   const WeightTensors tensors{&codes, &scales, op.traits.zero_points ? &zero_points : nullptr};
-  return std::make_unique<MatMul>(api, check_weight(tensors, block_size, op.traits.transposed), compute);
+  return std::make_unique<MatMul>(
+      api, cpu::Product(check_weight(tensors, block_size, op.traits.transposed), compute));
+}
+
+std::unique_ptr<Kernel> create_planes(const Op& op, const Api& api, const OrtKernelInfo* info) {
+  const int block_size = read_block_size(api, info);
+  const cpu::Compute compute = read_compute(api, info);
+  const Tensor low = require_constant(api, info, 1, "low");
+  const Tensor high = require_constant(api, info, 2, "high");
+  const Tensor scales = require_constant(api, info, 3, "scales");
+  Tensor zero_points;
+  if (op.traits.zero_points) zero_points = require_constant(api, info, 4, "zero_points");
+  const PlaneTensors tensors{op.traits.bits, &low, &high, &scales, op.traits.zero_points ? &zero_points : nullptr};
+  return std::make_unique<MatMul>(
+      api, cpu::Product(check_planes(tensors, read_rows(api, info), block_size), compute));
+}
+
+std::unique_ptr<Kernel> create_codebook(const Op& op, const Api& api, const OrtKernelInfo* info) {
+  const int block_size = read_block_size(api, info);
+  read_compute(api, info);  // every mode is served in float, but a misspelt one is an error
+  std::size_t next = 1;
+  const Tensor low = require_constant(api, info, next++, "low");
+  Tensor high;
+  if (op.traits.bits == 3) high = require_constant(api, info, next++, "high");
+  const Tensor codebook = require_constant(api, info, next++, "codebook");
+  const Tensor scales = require_constant(api, info, next++, "scales");
+  const PlaneTensors tensors{op.traits.bits, &low, op.traits.bits == 3 ? &high : nullptr, &scales, nullptr};
+  return std::make_unique<MatMul>(
+      api, cpu::Product(check_codebook(tensors, codebook, read_rows(api, info), block_size)));
 }
 
 }  // namespace onnxq::ort

@@ -26,6 +26,7 @@ using KernelFactory = std::unique_ptr<Kernel> (*)(const Op& op, const Api& api, 
 struct Traits {
   bool transposed = false;   // weight [N, K] instead of [K, N]
   bool zero_points = false;  // unsigned codes with zero points instead of signed ones
+  int bits = 0;              // of a code, where the input type does not tell
 };
 
 struct Op : OrtCustomOp {

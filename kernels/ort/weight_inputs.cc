@@ -66,6 +66,78 @@ cpu::WeightSource check_weight(const WeightTensors& tensors, int block_size, boo
   return source;
 }
 
+int64_t read_rows(const Api& api, const OrtKernelInfo* info) {
+  const std::optional<int64_t> rows = api.int_attribute(info, "rows");
+  if (!rows) fail("the attribute rows (K) is missing");
+  return *rows;
+}
+
+namespace {
+
+// The planes of a [rows, n] matrix of codes; scales and zero points come after.
+cpu::WeightSource check_codes(const PlaneTensors& tensors, int64_t rows) {
+  if (tensors.low->shape.size() != 2) fail("low has shape ", to_string(tensors.low->shape), ", expected 2 dimensions");
+  cpu::WeightSource source;
+  source.storage = cpu::Storage::kPlanes;
+  source.k = rows;
+  source.n = tensors.low->shape[1];
+  check_size(source.k, source.n);
+  source.high_bits = tensors.bits == 6 ? 2 : tensors.high != nullptr ? 1 : 0;
+  source.low_bits = tensors.bits - source.high_bits;
+  const auto expect_plane = [&](const char* what, const Tensor& plane, int bits) {
+    check_shape(what, plane, {(rows * bits + 7) / 8, source.n});
+    return plane.as<uint8_t>();
+  };
+  source.low = expect_plane("low", *tensors.low, source.low_bits);
+  if (tensors.high != nullptr) source.high = expect_plane("high", *tensors.high, source.high_bits);
+  return source;
+}
+
+void add_scales(cpu::WeightSource& source, const PlaneTensors& tensors, int64_t depth, int block_size) {
+  source.block = block_size;
+  source.half_scales = tensors.scales->type == ElementType::kFloat16;
+  source.scales = tensors.scales->data;
+  const std::vector<int64_t> per_block = {(depth + block_size - 1) / block_size, source.n};
+  check_shape("scales", *tensors.scales, per_block);
+  if (tensors.zero_points == nullptr) return;
+  check_shape("zero_points", *tensors.zero_points, per_block);
+  source.zero_points = tensors.zero_points->as<uint8_t>();
+  source.zero_point_bits = 8;
+}
+
+}  // namespace
+
+cpu::WeightSource check_planes(const PlaneTensors& tensors, int64_t rows, int block_size) {
+  cpu::WeightSource source = check_codes(tensors, rows);
+  add_scales(source, tensors, rows, block_size);
+  return source;
+}
+
+cpu::CodebookSource check_codebook(const PlaneTensors& tensors, const Tensor& codebook, int64_t rows, int block_size) {
+  const std::string shape = to_string(codebook.shape);
+  if (codebook.shape.size() != 2) fail("codebook has shape ", shape, ", expected [entries, dim]");
+  const int64_t entries = codebook.shape[0];
+  const int64_t dim = codebook.shape[1];
+  if (dim != 1 && dim != 2 && dim != 4 && dim != 8) fail("codebook has shape ", shape, ", expected a dim of 1, 2, 4 or 8");
+  if (entries < 1 || entries > int64_t{1} << tensors.bits)
+    fail("codebook has shape ", shape, ", expected 1 to ", int64_t{1} << tensors.bits, " entries");
+  if (rows % dim != 0) fail("rows=", rows, " is not a multiple of the codebook's dim=", dim);
+  cpu::CodebookSource source;
+  source.indices = check_codes(tensors, rows / dim);
+  check_size(rows, source.indices.n);
+  add_scales(source.indices, tensors, rows, block_size);
+  source.values = codebook.data;
+  source.entries = static_cast<int>(entries);
+  source.dim = static_cast<int>(dim);
+  if (entries == int64_t{1} << tensors.bits) return source;  // every index has an entry
+  for (int64_t row = 0; row < source.indices.k; ++row)
+    for (int64_t column = 0; column < source.indices.n; ++column)
+      if (source.indices.code(row, column) >= entries)
+        fail("index ", source.indices.code(row, column), " at [", row, ", ", column, "] is beyond the codebook's ", entries,
+             " entries");
+  return source;
+}
+
 Tensor require_constant(const Api& api, const OrtKernelInfo* info, std::size_t index, const char* what) {
   std::optional<Tensor> tensor = api.constant_input(info, index);
   if (!tensor) fail(what, " (input ", index, ") is not a constant; packed weights are repacked once, at load");
