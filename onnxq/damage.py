@@ -15,6 +15,12 @@ __all__ = ["Damage", "DamageMeter"]
 
 _Array = npt.NDArray[np.float64]
 
+_SUM_TOLERANCE = 1e-3
+"""A row of float16 probabilities sums to one within this: its roundings of 2^-11 mostly cancel."""
+
+_LEAST_PROBABILITY = 1e-12
+"""Zero has no logarithm."""
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -93,16 +99,15 @@ class DamageMeter:
     def _compare_rows(self, x: _Array, y: _Array) -> None:
         self._rows += len(x)
         self._agree += int((x.argmax(axis=1) == y.argmax(axis=1)).sum())
-        log_p, log_q = _log_distribution(x), _log_distribution(y)
+        probabilities = (x >= 0).all(axis=1) & (np.abs(x.sum(axis=1) - 1) <= _SUM_TOLERANCE)
+        log_p, log_q = _log_distributions(x, probabilities), _log_distributions(y, probabilities)
         self._kl += float((np.exp(log_p) * (log_p - log_q)).sum())
 
 
-def _log_distribution(rows: _Array) -> _Array:
-    """Log of each row's distribution: rows that already sum to one are probabilities, others logits."""
-    if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1.0, atol=1e-3):
-        clipped = np.maximum(rows, 1e-12)
-        return np.asarray(np.log(clipped / clipped.sum(axis=1, keepdims=True)))
-    shifted = rows - rows.max(axis=1, keepdims=True)
+def _log_distributions(rows: _Array, probabilities: npt.NDArray[np.bool_]) -> _Array:
+    """Log of each row's distribution: what the reference's row is, probabilities or logits, the other's is too."""
+    logits = np.where(probabilities[:, None], np.log(np.maximum(rows, _LEAST_PROBABILITY)), rows)
+    shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 

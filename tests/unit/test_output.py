@@ -299,6 +299,6 @@ def test_text_files_may_be_read_by_whoever_may_read_the_model(tmp_path):
 
 def test_a_text_file_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "report.json").mkdir()
-    with pytest.raises(OutputError, match="report.json"):
+    with pytest.raises(OutputError, match=r"report\.json"):
         write_text(tmp_path / "report.json", "{}")
     assert listing(tmp_path) == {"report.json": b"folder"}
