@@ -75,7 +75,7 @@ def test_the_body_multiplies_by_the_dequantized_weight(bits: int, zero_points: b
     a = RNG.standard_normal((4, k)).astype(np.float32)
     rows = np.arange(k) // BLOCK
     offset = (1 << (bits - 1)) if zero is None else zero[rows].astype(np.float64)
-    expected = a @ ((codes - offset) * scales[rows].astype(np.float64))
+    expected = a @ ((codes.astype(np.float64) - offset) * scales[rows].astype(np.float64))
     weight = {**split_codes(codes, bits), "scales": scales} | ({} if zero is None else {"zero_points": zero})
     function = plane_matmul(bits, zero_points=zero_points, opset=21)
     assert function.name == plane_op_name(bits, zero_points=zero_points)
