@@ -8,7 +8,8 @@
 | one .npz | one sample: arrays stacked along a first axis, which is kept as a batch of one where the rank asks for it |
 | `module:function` | what the function yields: dicts of arrays; it is called again for every pass |
 
-Nothing is unpickled.
+Inputs that a stateful model feeds back to itself (see onnxq.state) may be left out of any batch. Nothing is unpickled.
+`random`, and no data at all, are understood by onnxq.data_free.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import importlib
 import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,21 +54,29 @@ class Data:
         return sum(1 for _ in self.batches())
 
 
-def open_data(origin: str, inputs: Sequence[InputSpec]) -> Data:
+def open_data(origin: str, inputs: Sequence[InputSpec], *, state_inputs: Collection[str] = ()) -> Data:
     """Understand a --data argument; the first batch is read and checked at once.
 
+    Args:
+        origin: what the user gave.
+        inputs: of the model.
+        state_inputs: names of those that a batch may leave out.
     Raises:
         DataError: it does not exist, is empty, or its first batch does not fit the model.
     """
-    make = _reader(origin, inputs)
+    needed = [spec for spec in inputs if spec.name not in state_inputs]
+    make = _reader(origin, inputs, needed)
 
     def batches() -> Iterator[Feed]:
         index = -1
         iterator = iter(_guarded(origin, make))
         for index, feed in enumerate(iterator):
-            yield _checked(feed, inputs, f"{origin}, batch {index}")
+            yield _checked(feed, inputs, state_inputs, f"{origin}, batch {index}")
         if index < 0:
-            raise DataError(f"--data {origin}: no batches at all; give at least one")
+            raise DataError(
+                f"--data {origin}: no batches at all; give at least one"
+                + (", and let the function start afresh on every call" if _FUNCTION.fullmatch(origin) else "")
+            )
 
     next(batches())
     return Data(origin, batches)
@@ -81,23 +92,26 @@ def held_out(data: Data) -> tuple[Data, int, int]:
 _Reader = Callable[[], Iterable[Feed]]
 
 
-def _reader(origin: str, inputs: Sequence[InputSpec]) -> _Reader:
+_FUNCTION = re.compile(r"[\w.]+:\w+")
+
+
+def _reader(origin: str, inputs: Sequence[InputSpec], needed: Sequence[InputSpec]) -> _Reader:
     path = Path(origin)
     if path.is_dir():
-        return _folder_reader(path, inputs)
+        return _folder_reader(path, inputs, needed)
     if path.is_file():
         if path.suffix == ".npz":
             return lambda: _stacked(path, inputs)
         raise DataError(f"--data {path}: a {path.suffix or 'nameless'} file; give a .npz, a folder or module:function")
-    if re.fullmatch(r"[\w.]+:\w+", origin):
+    if _FUNCTION.fullmatch(origin):
         return _function_reader(origin)
     raise DataError(f"--data {origin}: no such file or folder, and not module:function; check the path")
 
 
-def _folder_reader(path: Path, inputs: Sequence[InputSpec]) -> _Reader:
+def _folder_reader(path: Path, inputs: Sequence[InputSpec], needed: Sequence[InputSpec]) -> _Reader:
     sets = [path] if (path / "input_0.pb").is_file() else sorted(path.glob("test_data_set_*"), key=_natural)
     if sets:
-        return lambda: (_test_data_set(folder, inputs) for folder in sets)
+        return lambda: (_test_data_set(folder, inputs, needed) for folder in sets)
     archives = sorted(path.glob("*.npz"), key=_natural)
     arrays = sorted(path.glob("*.npy"), key=_natural)
     if archives and arrays:
@@ -105,12 +119,12 @@ def _folder_reader(path: Path, inputs: Sequence[InputSpec]) -> _Reader:
     if archives:
         return lambda: (dict(_load_npz(file)) for file in archives)
     if arrays:
-        if len(inputs) != 1:
+        if len(needed) != 1:
             raise DataError(
-                f"--data {path}: .npy files feed a model with one input, this one has {len(inputs)} "
-                f"({', '.join(spec.name for spec in inputs)}); use .npz files with an array per input"
+                f"--data {path}: .npy files feed a model with one input, this one has {len(needed)} "
+                f"({', '.join(spec.name for spec in needed)}); use .npz files with an array per input"
             )
-        return lambda: ({inputs[0].name: _load(file)} for file in arrays)
+        return lambda: ({needed[0].name: _load(file)} for file in arrays)
     raise DataError(f"--data {path}: the folder has no .npz, .npy or test_data_set_*; put batches there")
 
 
@@ -152,24 +166,34 @@ def _stacked(path: Path, inputs: Sequence[InputSpec]) -> Iterator[Feed]:
         }
 
 
+_BROKEN_FILE = (ValueError, TypeError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for files that are damaged or something else."""
+
+
 def _load(path: Path) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
-        reason = "holds pickled objects, which are refused" if "pickle" in str(error).lower() else str(error)
-        raise DataError(f"--data {path}: {reason}; save plain arrays with numpy.save") from error
+    with _refused(path, "numpy.save"):
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("holds several arrays; name it .npz")
+        return array
 
 
 def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    with _refused(path, "numpy.savez"), np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+@contextmanager
+def _refused(path: Path, how: str) -> Iterator[None]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = "holds pickled objects, which are refused" if "pickle" in str(error).lower() else str(error)
-        raise DataError(f"--data {path}: {reason}; save plain arrays with numpy.savez") from error
+        yield
+    except _BROKEN_FILE as error:
+        pickled = "pickle" in str(error).lower()
+        reason = "holds pickled objects, which are refused" if pickled else f"cannot be read: {error}"
+        raise DataError(f"--data {path}: {reason}; save plain arrays with {how}") from error
 
 
-def _test_data_set(folder: Path, inputs: Sequence[InputSpec]) -> Feed:
+def _test_data_set(folder: Path, inputs: Sequence[InputSpec], needed: Sequence[InputSpec]) -> Feed:
     feed: dict[str, npt.NDArray[Any]] = {}
     for index, spec in enumerate(inputs):
         file = folder / f"input_{index}.pb"
@@ -180,25 +204,34 @@ def _test_data_set(folder: Path, inputs: Sequence[InputSpec]) -> Feed:
                 tensor
             )
         except FileNotFoundError:
+            if spec not in needed:
+                continue
             raise DataError(f"--data {folder}: input_{index}.pb (for '{spec.name}') is missing") from None
         except Exception as error:  # protobuf and onnx raise several kinds for a broken tensor
             raise DataError(f"--data {file}: not a tensor: {error}; write the test data set again") from error
     return feed
 
 
-def _checked(feed: Any, inputs: Sequence[InputSpec], where: str) -> Feed:
+def _checked(feed: Any, inputs: Sequence[InputSpec], optional: Collection[str], where: str) -> Feed:
     """The feed with arrays that fit, or a DataError naming input, expected and got."""
     if not isinstance(feed, dict):
         raise DataError(f"--data {where}: a {type(feed).__name__}, expected a dict of arrays by input name")
-    wanted = {spec.name for spec in inputs}
-    if missing := sorted(wanted - set(feed)):
+    missing = [spec.name for spec in inputs if spec.name not in feed and spec.name not in optional]
+    if missing:
         raise DataError(
             f"--data {where}: input '{missing[0]}' is missing; got {', '.join(sorted(map(str, feed))) or 'nothing'}"
         )
-    return {spec.name: _checked_array(np.asarray(feed[spec.name]), spec, where) for spec in inputs}
+    return {spec.name: _checked_array(feed[spec.name], spec, where) for spec in inputs if spec.name in feed}
 
 
-def _checked_array(array: npt.NDArray[Any], spec: InputSpec, where: str) -> npt.NDArray[Any]:
+def _checked_array(given: Any, spec: InputSpec, where: str) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"--data {where}: input '{spec.name}' is a {type(given).__name__} that makes no array ({error}); "
+            "give numpy arrays"
+        ) from error
     if array.dtype != spec.dtype:
         raise DataError(
             f"--data {where}: input '{spec.name}' has dtype {array.dtype}, expected {spec.dtype}; "
