@@ -2,13 +2,17 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <new>
+
+#include "cpu/pages.h"
 
 namespace onnxq::cpu {
 
 inline constexpr std::size_t kCacheLine = 64;
+
+// From here on it is worth asking for large pages.
+inline constexpr std::size_t kLargeBuffer = std::size_t{4} << 20;
 
 template <class T>
 class AlignedBuffer {
@@ -16,7 +20,9 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   // Contents are not initialised.
   explicit AlignedBuffer(std::size_t count)
-      : data_(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kCacheLine}))), size_(count) {}
+      : data_(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kCacheLine}))), size_(count) {
+    if (bytes() >= kLargeBuffer) advise_large(data(), bytes());
+  }
 
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }

@@ -5,17 +5,22 @@
 namespace onnxq::cpu {
 namespace {
 
-// Packs bits [shift, shift + kBits) of unpacked codes [groups][16][4] into lines.
+// Packs bits [shift, shift + kBits) of unpacked codes [groups][16][4] into lines. Eight codes at a time:
+// fields are smaller than bytes, so shifting a whole word moves none into its neighbour once it is masked.
 template <int kBits>
 void pack_lines(const uint8_t* codes, int groups, int shift, uint8_t* lines) {
   constexpr int kFields = 8 / kBits;
+  constexpr int kWords = kLineBytes / 8;
+  constexpr uint64_t kMask = 0x0101010101010101u * ((1u << kBits) - 1);
   for (int g = 0; g < groups; g += kFields, lines += kLineBytes) {
-    uint8_t line[kLineBytes] = {};
+    uint64_t line[kWords] = {};
     const int fields = std::min(kFields, groups - g);
-    for (int f = 0; f < fields; ++f) {
-      const uint8_t* from = codes + (g + f) * kLineBytes;
-      for (int i = 0; i < kLineBytes; ++i)
-        line[i] = static_cast<uint8_t>(line[i] | ((from[i] >> shift) & ((1 << kBits) - 1)) << (f * kBits));
+#pragma GCC unroll 8
+    for (int f = 0; f < kFields; ++f) {
+      if (f >= fields) break;  // 1 bit at block 16
+      uint64_t from[kWords];
+      std::memcpy(from, codes + (g + f) * kLineBytes, kLineBytes);
+      for (int i = 0; i < kWords; ++i) line[i] |= (from[i] >> shift & kMask) << (f * kBits);
     }
     std::memcpy(lines, line, kLineBytes);
   }
@@ -93,17 +98,21 @@ void PackedWeight::pack_codes(const WeightSource& source) {
 }
 
 void PackedWeight::pack_scales(const WeightSource& source) {
-  for (int64_t b = 0; b < blocks; ++b)
-    for (int64_t column = 0; column < panels * kPanelColumns; ++column) {
+  const int64_t width = half_scales ? 2 : 4;
+  const auto* from = static_cast<const uint8_t*>(source.scales);
+  std::memset(scales.data(), 0, scales.bytes());
+  for (int64_t column = 0; column < n; ++column)
+    for (int64_t b = 0; b < blocks; ++b) {
       const int64_t slot = (column / kPanelColumns * blocks + b) * kPanelColumns + column % kPanelColumns;
-      const float scale = column < n ? source.scale(b, column) : 0.0f;
-      if (half_scales) {
-        reinterpret_cast<uint16_t*>(scales.data())[slot] = float_to_half(scale);
-      } else {
-        reinterpret_cast<float*>(scales.data())[slot] = scale;
-      }
-      if (has_zero_points)
-        zero_points.data()[slot] = static_cast<uint8_t>(column < n ? source.zero_point(b, column) : 0);
+      std::memcpy(scales.data() + slot * width, from + source.scale_index(b, column) * width,
+                  static_cast<std::size_t>(width));
+    }
+  if (!has_zero_points) return;
+  std::memset(zero_points.data(), 0, zero_points.bytes());
+  for (int64_t column = 0; column < n; ++column)
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t slot = (column / kPanelColumns * blocks + b) * kPanelColumns + column % kPanelColumns;
+      zero_points.data()[slot] = static_cast<uint8_t>(source.zero_point(b, column));
     }
 }
 

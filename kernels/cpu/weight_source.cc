@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/interleave.h"
 #include "cpu/panel.h"
 
 namespace onnxq::cpu {
@@ -14,29 +15,29 @@ int unpack_one(const uint8_t* packed, int64_t index, int bits) {
   return (packed[bit / 8] >> (bit % 8)) & ((1 << bits) - 1);
 }
 
-// `bytes` bytes become 8 / bits times as many codes. Constant bounds, so that compilers vectorise it.
-template <int kBits>
-void unpack_bytes(const uint8_t* packed, int64_t bytes, uint8_t* out) {
-  constexpr int kFields = 8 / kBits;
-  for (int64_t i = 0; i < bytes; ++i)
-    for (int f = 0; f < kFields; ++f)
-      out[i * kFields + f] = static_cast<uint8_t>((packed[i] >> (f * kBits)) & ((1 << kBits) - 1));
-}
-
 // Codes first .. first + count of a tensor.
 void unpack_run(const uint8_t* packed, int64_t first, int64_t count, int bits, uint8_t* out) {
-  const int fields = 8 / bits;
-  if (first % fields != 0) {  // rows of an odd length: the run starts inside a byte
-    for (int64_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(unpack_one(packed, first + i, bits));
-    return;
-  }
-  const uint8_t* bytes = packed + first / fields;
-  const int64_t whole = count / fields;
-  if (bits == 2) unpack_bytes<2>(bytes, whole, out);
-  if (bits == 4) unpack_bytes<4>(bytes, whole, out);
-  if (bits == 8) std::memcpy(out, bytes, static_cast<std::size_t>(whole));
-  for (int64_t i = whole * fields; i < count; ++i)
-    out[i] = static_cast<uint8_t>(unpack_one(packed, first + i, bits));
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(unpack_one(packed, first + i, bits));
+}
+
+// 16 columns of `rows` rows of a tensor, into out[rows / 4][16][4]. `bytes` is where the first row's codes
+// begin, at a byte, and so do all others, `stride` bytes apart.
+template <int kBits>
+void read_aligned_rows(const uint8_t* bytes, int64_t stride, int rows, uint8_t* out) {
+  for (int row = 0; row < rows; row += kGroup, out += kLineBytes)
+    interleave_rows<kBits>(bytes + row * stride, stride, out);
+}
+
+// The same of a transposed tensor: the codes of a column lie together, columns `stride` bytes apart.
+template <int kBits>
+void read_aligned_columns(const uint8_t* bytes, int64_t stride, int rows, uint8_t* out) {
+  for (int c = 0; c < kPanelColumns; ++c)
+    for (int row = 0; row < rows; row += 16) {
+      uint8_t codes[16];
+      unpack_column<kBits>(bytes + c * stride + row * kBits / 8, codes);
+      for (int g = 0; g < 16 / kGroup; ++g)
+        std::memcpy(out + (row / kGroup + g) * kLineBytes + c * kGroup, codes + g * kGroup, kGroup);
+    }
 }
 
 // Where a plane of `bits` holds row `row` of a [k, n] matrix: the byte's row, and the field's shift.
@@ -96,6 +97,13 @@ void WeightSource::read_row(int64_t row, int64_t first_column, int64_t columns, 
 
 void WeightSource::read_rows_of_block(int64_t first_row, int64_t first_column, uint8_t* out) const {
   const int64_t columns = std::min<int64_t>(kPanelColumns, n - first_column);
+  if (storage == Storage::kTensor && columns == kPanelColumns && first_row + block <= k && n * low_bits % 8 == 0) {
+    const int64_t stride = n * low_bits / 8;
+    const uint8_t* bytes = low + first_row * stride + first_column * low_bits / 8;
+    if (low_bits == 2) return read_aligned_rows<2>(bytes, stride, block, out);
+    if (low_bits == 4) return read_aligned_rows<4>(bytes, stride, block, out);
+    return read_aligned_rows<8>(bytes, stride, block, out);
+  }
   for (int64_t row = first_row; row < first_row + block; row += kGroup, out += kLineBytes) {
     uint8_t rows[kGroup][kPanelColumns] = {};
     for (int64_t i = 0; i < std::min<int64_t>(kGroup, k - row); ++i)
@@ -110,6 +118,13 @@ void WeightSource::read_rows_of_block(int64_t first_row, int64_t first_column, u
 void WeightSource::read_columns_of_block(int64_t first_row, int64_t first_column, uint8_t* out) const {
   const int64_t columns = std::min<int64_t>(kPanelColumns, n - first_column);
   const int64_t length = std::min<int64_t>(block, k - first_row);
+  if (columns == kPanelColumns && length == block && k * low_bits % 8 == 0) {
+    const int64_t stride = k * low_bits / 8;
+    const uint8_t* bytes = low + first_column * stride + first_row * low_bits / 8;
+    if (low_bits == 2) return read_aligned_columns<2>(bytes, stride, block, out);
+    if (low_bits == 4) return read_aligned_columns<4>(bytes, stride, block, out);
+    return read_aligned_columns<8>(bytes, stride, block, out);
+  }
   for (int64_t c = 0; c < kPanelColumns; ++c) {
     uint8_t column[kMaxBlock] = {};
     if (c < columns) unpack_run(low, (first_column + c) * k + first_row, length, low_bits, column);
@@ -126,7 +141,8 @@ void WeightSource::read_block(int64_t block_row, int64_t first_column, uint8_t* 
   }
   if (!is_signed) return;
   const auto flip = static_cast<uint8_t>(symmetric_zero_point());
-  for (int i = 0; i < block * kPanelColumns; ++i) out[i] ^= flip;
+  const int count = block * kPanelColumns;  // a member would have to be read again after every byte written
+  for (int i = 0; i < count; ++i) out[i] ^= flip;
 }
 
 }  // namespace onnxq::cpu

@@ -53,10 +53,12 @@ struct WeightSource {
   // out[block / 4][16][4]. What lies outside the weight is 0.
   void read_block(int64_t block_row, int64_t first_column, uint8_t* out) const;
 
- private:
+  // Where the scale (and the zero point) of a block stands in its tensor.
   int64_t scale_index(int64_t block_row, int64_t column) const {
     return storage == Storage::kTransposed ? column * blocks() + block_row : block_row * n + column;
   }
+
+ private:
   void read_row(int64_t row, int64_t first_column, int64_t columns, uint8_t* out) const;
   void read_rows_of_block(int64_t first_row, int64_t first_column, uint8_t* out) const;
   void read_columns_of_block(int64_t first_row, int64_t first_column, uint8_t* out) const;

@@ -1,5 +1,6 @@
 #include "ort/matmul_op.h"
 
+#include "cpu/pages.h"
 #include "cpu/product.h"
 #include "error.h"
 #include "ort/weight_inputs.h"
@@ -24,6 +25,12 @@ class OrtThreads final : public cpu::Parallel {
   const Api& api_;
   const OrtKernelContext* context_;
 };
+
+// The file's copy of a weight has been repacked; what is read again (by a gather, or another session)
+// comes back from the file.
+void release(const Tensor& tensor, int64_t bytes) {
+  cpu::advise_unused(tensor.data, static_cast<std::size_t>(bytes));
+}
 
 cpu::Compute read_compute(const Api& api, const OrtKernelInfo* info) {
   const std::string attribute = api.string_attribute(info, "compute").value_or("int8");
@@ -67,8 +74,10 @@ std::unique_ptr<Kernel> create_matmul(const Op& op, const Api& api, const OrtKer
   Tensor zero_points;
   if (op.traits.zero_points) zero_points = require_constant(api, info, 3, "zero_points");
   const WeightTensors tensors{&codes, &scales, op.traits.zero_points ? &zero_points : nullptr};
-  return std::make_unique<MatMul>(
-      api, cpu::Product(check_weight(tensors, block_size, op.traits.transposed), compute));
+  const cpu::WeightSource source = check_weight(tensors, block_size, op.traits.transposed);
+  auto kernel = std::make_unique<MatMul>(api, cpu::Product(source, compute));
+  release(codes, source.k * source.n * source.bits() / 8);
+  return kernel;
 }
 
 std::unique_ptr<Kernel> create_planes(const Op& op, const Api& api, const OrtKernelInfo* info) {
@@ -80,8 +89,11 @@ std::unique_ptr<Kernel> create_planes(const Op& op, const Api& api, const OrtKer
   Tensor zero_points;
   if (op.traits.zero_points) zero_points = require_constant(api, info, 4, "zero_points");
   const PlaneTensors tensors{op.traits.bits, &low, &high, &scales, op.traits.zero_points ? &zero_points : nullptr};
-  return std::make_unique<MatMul>(
-      api, cpu::Product(check_planes(tensors, read_rows(api, info), block_size), compute));
+  const cpu::WeightSource source = check_planes(tensors, read_rows(api, info), block_size);
+  auto kernel = std::make_unique<MatMul>(api, cpu::Product(source, compute));
+  release(low, low.shape[0] * low.shape[1]);
+  release(high, high.shape[0] * high.shape[1]);
+  return kernel;
 }
 
 std::unique_ptr<Kernel> create_codebook(const Op& op, const Api& api, const OrtKernelInfo* info) {
