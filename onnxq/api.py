@@ -26,6 +26,7 @@ def convert(
     output: PathLike | None = None,
     *,
     data: str | None = None,
+    evidence: PathLike | None = None,
     recipe: PathLike | Recipe | None = None,
     custom_op_libraries: Sequence[PathLike] = (),
     report: PathLike | None = None,
@@ -39,15 +40,17 @@ def convert(
     Args:
         model: the float .onnx file.
         output: default `NAME.onnxq.onnx` beside the model.
-        data: batches to verify on; synthetic ones when None.
+        data: batches to calibrate and verify on; synthetic ones when None.
+        evidence: ranges of activations from `onnxq calibrate`, instead of calibrating here.
         recipe: a TOML file or a Recipe; `wishes` are laid over it.
         custom_op_libraries: libraries for the model's custom operators.
         report: a .json file for the full report.
         bench: measure latency.
         max_ram: memory that running both models may take, e.g. "8GB".
         overwrite: allow replacing an existing output.
-        **wishes: fields of Recipe: format, bits, block_size, symmetric, table_bits, method, target, compute,
-            skip, override (as `REGEX=key:value` strings or Override values), seed.
+        **wishes: fields of Recipe: format, bits, block_size, symmetric, table_bits, method, activation_bits,
+            activation_signed, activation_symmetric, per_channel, calibrator, reduce_range, integer_nodes, target,
+            compute, skip, override (as `REGEX=key:value` strings or Override values), state, seed.
     Raises:
         OnnxqError: with what, where and what to do next; nothing is written then.
     """
@@ -56,6 +59,7 @@ def convert(
         None if output is None else Path(output),
         recipe=_recipe(recipe, wishes),
         data=data,
+        evidence=None if evidence is None else Path(evidence),
         custom_op_libraries=[Path(library) for library in custom_op_libraries],
         report=None if report is None else Path(report),
         bench=bench,

@@ -4,7 +4,9 @@
 2. Tables (and heads tied to them) follow `table_bits`, convolutions are int8 per channel, matmuls follow `bits`.
 3. Overrides are laid over that in order; `skip` wins over all.
 4. Where a format cannot write the wished width, the next one that it can is taken, with a warning.
-5. `auto` writes matmuls and tables in the packed format, and leaves convolutions float.
+5. What the layout of integer nodes takes up (see onnxq.qdq) is written as qdq, 8 bits per channel. Beside it, `auto`
+   packs matmuls and tables (in a convolutional network only tables), and leaves convolutions float.
+6. Every activation that becomes codes gets its scale and zero point here, from the evidence.
 """
 
 from __future__ import annotations
@@ -14,13 +16,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+import onnx_ir as ir
+
 from onnxq.errors import RecipeError
+from onnxq.evidence import Evidence
 from onnxq.model import Model
 from onnxq.plugin.contracts import Format
 from onnxq.plugin.registry import Plugin, Registry
+from onnxq.processor import saturates
+from onnxq.qdq.activations import ActivationDecision
+from onnxq.qdq.layout import FloatNode, IntegerNode, Layout
+from onnxq.qdq.outline import integer_layout, is_convolutional
+from onnxq.qdq.ranges import decide_activations, unobserved_readers
 from onnxq.recipe import Recipe
-from onnxq.scheme import BITS, Scheme
-from onnxq.survey import Site, Skip, Survey
+from onnxq.scheme import BITS, Granularity, Scheme
+from onnxq.survey import MIN_ELEMENTS, Site, Skip, Survey
 
 __all__ = ["Decision", "Plan", "decide", "needed_opset"]
 
@@ -60,6 +70,11 @@ class Plan:
         decisions: one per site to quantize, in graph order.
         skips: one per weight left as it is.
         warnings: wishes that had no effect.
+        integers: nodes that run on integer codes, with the kernel each is expected to get.
+        floats: nodes that stay float although others run on codes, with the reason; empty when none does.
+        activations: scale and zero point of every tensor that becomes codes; empty without evidence.
+        reduce_range: integer weights keep to 7 bits.
+        calibration: what the ranges come from, in words; "" without evidence.
     """
 
     fingerprint: str
@@ -69,6 +84,22 @@ class Plan:
     decisions: tuple[Decision, ...]
     skips: tuple[Skip, ...]
     warnings: tuple[str, ...] = ()
+    integers: tuple[IntegerNode, ...] = ()
+    floats: tuple[FloatNode, ...] = ()
+    activations: tuple[ActivationDecision, ...] = ()
+    reduce_range: bool = False
+    calibration: str = ""
+
+    def integer(self, node: str) -> IntegerNode | None:
+        """The integer node of this name."""
+        return next((integer for integer in self.integers if integer.node == node), None)
+
+    def activation(self, tensor: str) -> ActivationDecision:
+        """How this tensor becomes codes; a KeyError if it does not."""
+        for decision in self.activations:
+            if decision.tensor == tensor:
+                return decision
+        raise KeyError(tensor)
 
 
 def needed_opset(recipe: Recipe) -> int:
@@ -76,50 +107,144 @@ def needed_opset(recipe: Recipe) -> int:
     return 25 if 2 in recipe.all_bits else 21
 
 
-def decide(model: Model, survey: Survey, recipe: Recipe, registry: Registry) -> Plan:
+def decide(model: Model, survey: Survey, recipe: Recipe, registry: Registry, evidence: Evidence | None = None) -> Plan:
     """Make every choice.
 
+    Args:
+        model: normalised.
+        survey: of it.
+        recipe: what the user asked for.
+        registry: where the plugins are.
+        evidence: ranges of the activations; without it the plan shows what would be done, but cannot be carried out
+            where it has integer nodes.
     Raises:
         RecipeError: a method or format that is not installed, or one that cannot write what was asked for.
     """
-    forced = recipe.format != "auto"
-    format_name = recipe.format if forced else "packed"
-    form = registry.format(format_name)
+    registry.format("packed" if recipe.format == "auto" else recipe.format)
     registry.weight_quantizer(recipe.method)
-    kept_float = {skip.weight: skip for skip in survey.skips}
-    decisions: list[Decision] = []
-    skips = list(survey.skips)
-    warnings = _unmatched(recipe, survey)
-    by_weight = sorted(survey.sites, key=lambda site: site.storage)
-    for _, group in groupby(by_weight, key=lambda site: site.storage):
-        sites = list(group)
-        reason = _reason_to_skip(sites, recipe, forced=forced)
-        if reason is None and sites[0].weight in kept_float:
-            reason = f"'{kept_float[sites[0].weight].node}' reads the same weight in float"
-        if reason is not None:
-            skips.extend(_skip(site, reason) for site in sites)
-            continue
-        scheme, method = _choose(sites, recipe)
-        registry.weight_quantizer(method)
-        scheme, warning = _accepted(sites, scheme, form)
-        warnings += [warning] if warning else []
-        for site in sites:
-            with form.guarded(site.node) as plugin:
-                kernel, resident = plugin.kernel(site, scheme), plugin.resident_bits(site, scheme)
-            decisions.append(Decision(site, scheme, method, format_name, kernel, resident))
+    layout = integer_layout(model, survey, recipe)
+    if evidence is not None and (barred := unobserved_readers(layout, evidence)):
+        layout = integer_layout(model, survey, recipe, unobserved=barred)
+    choice = _Choice(recipe, registry, layout, convolutional=is_convolutional(survey))
+    decisions, skips, warnings = _weights(survey, choice)
     order = {site.node: index for index, site in enumerate(survey.sites)}
+    activations = () if evidence is None else decide_activations(layout, model.ir.graph, recipe, evidence)
     return Plan(
         fingerprint=model.fingerprint,
         opset=needed_opset(recipe),
         compute=recipe.compute,
         target=recipe.target,
         decisions=tuple(sorted(decisions, key=lambda decision: order[decision.site.node])),
-        skips=tuple(skips),
-        warnings=tuple(warnings),
+        skips=(*survey.skips, *skips),
+        warnings=(*_unmatched(model, recipe), *warnings, *_about_activations(activations, recipe)),
+        integers=layout.integers,
+        floats=layout.floats if layout.integers else (),
+        activations=activations,
+        reduce_range=choice.reduce_range,
+        calibration="" if evidence is None or not activations else f"{evidence.batches} batches of {evidence.data}",
     )
 
 
-def _reason_to_skip(sites: Sequence[Site], recipe: Recipe, *, forced: bool) -> str | None:
+class _Choice:
+    """What the choice for one weight depends on."""
+
+    def __init__(self, recipe: Recipe, registry: Registry, layout: Layout, *, convolutional: bool) -> None:
+        self.recipe = recipe
+        self.registry = registry
+        self.integers = {integer.node: integer for integer in layout.integers}
+        self.floats = {node.node: node.reason for node in layout.floats}
+        self.convolutional = convolutional
+        self.reduce_range = bool(self.integers) and _reduces_range(recipe)
+
+    def format(self, sites: Sequence[Site]) -> str | None:
+        """Name of the format of a weight; None when it stays float."""
+        if all(site.node in self.integers for site in sites):
+            return "qdq"
+        kind, wanted = sites[0].kind, self.recipe.format
+        if wanted not in ("auto", "qdq"):
+            return wanted
+        table = kind in ("gather", "matmul_transposed")
+        packs = table or (wanted == "auto" and kind == "matmul" and not (self.convolutional and self.floats))
+        return "packed" if packs else None
+
+    def why_float(self, site: Site) -> str:
+        """Why a weight that no format takes stays float."""
+        if site.node in self.floats:
+            return self.floats[site.node]
+        if site.kind == "conv":
+            return (
+                "a convolution beside matrix products: --format qdq runs it on integers, --format packed only packs it"
+            )
+        return "no integer kernel takes it"
+
+
+def _weights(survey: Survey, choice: _Choice) -> tuple[list[Decision], list[Skip], list[str]]:
+    """A decision for each site, or a skip; weight by weight, since all readers of one are decided together."""
+    kept_float = {skip.weight: skip for skip in survey.skips}
+    decisions: list[Decision] = []
+    skips: list[Skip] = []
+    warnings: list[str] = []
+    by_weight = sorted(survey.sites, key=lambda site: site.storage)
+    for _, group in groupby(by_weight, key=lambda site: site.storage):
+        sites = list(group)
+        name = choice.format(sites)
+        reason = _reason_to_skip(sites, choice.recipe)
+        if reason is None and sites[0].weight in kept_float:
+            reason = f"'{kept_float[sites[0].weight].node}' reads the same weight in float"
+        if reason is None and name is None:
+            reason = choice.why_float(sites[0])
+        if reason is not None or name is None:
+            skips.extend(_skip(site, reason or "") for site in sites if site.elements >= MIN_ELEMENTS)
+        elif name == "qdq" or sites[0].elements >= MIN_ELEMENTS:
+            found, warning = _decisions(sites, name, choice)
+            decisions += found
+            warnings += [warning] if warning else []
+    return decisions, skips, warnings
+
+
+def _decisions(sites: Sequence[Site], name: str, choice: _Choice) -> tuple[list[Decision], str | None]:
+    """The decisions for one weight that all `sites` read."""
+    form = choice.registry.format(name)
+    scheme, method = _choose(sites, choice.recipe)
+    choice.registry.weight_quantizer(method)
+    if name == "qdq":
+        scheme = _integer_scheme(choice.recipe, sites, reduced=choice.reduce_range)
+    scheme, warning = _accepted(sites, scheme, form)
+    decisions = []
+    for site in sites:
+        with form.guarded(site.node) as plugin:
+            kernel, resident = plugin.kernel(site, scheme), plugin.resident_bits(site, scheme)
+        if site.node in choice.integers:
+            kernel = choice.integers[site.node].kernel
+        decisions.append(Decision(site, scheme, method, name, kernel, resident))
+    return decisions, warning
+
+
+def _integer_scheme(recipe: Recipe, sites: Sequence[Site], *, reduced: bool) -> Scheme:
+    """8 bits per output channel; one scale in all when asked for, or with zero points, which kernels want alike."""
+    symmetric = recipe.symmetric
+    for rule in recipe.override:
+        if rule.symmetric is not None and any(re.search(rule.nodes, site.node) for site in sites):
+            symmetric = rule.symmetric
+    symmetric = symmetric is not False
+    granularity: Granularity = "per_axis" if recipe.per_channel and symmetric else "per_tensor"
+    return Scheme(bits=8, symmetric=symmetric, granularity=granularity, scale_type="FLOAT", reduced=reduced)
+
+
+def _reduces_range(recipe: Recipe) -> bool:
+    """7-bit weights, when asked for, or when the target may add pairs of u8 x s8 products in 16 bits."""
+    if recipe.reduce_range is not None:
+        return recipe.reduce_range
+    return recipe.target == "portable" or saturates()
+
+
+def _about_activations(activations: Sequence[ActivationDecision], recipe: Recipe) -> list[str]:
+    if any(decision.format.bits == 16 for decision in activations):
+        return ["16-bit activations: onnxruntime's CPU has no integer kernels for them and computes in float"]
+    return []
+
+
+def _reason_to_skip(sites: Sequence[Site], recipe: Recipe) -> str | None:
     for pattern in recipe.skip:
         for site in sites:
             if re.search(pattern, site.node):
@@ -127,8 +252,6 @@ def _reason_to_skip(sites: Sequence[Site], recipe: Recipe, *, forced: bool) -> s
                 return f"--skip {pattern}{shared}"
     if recipe.table_bits == "float" and any(site.kind in ("gather", "matmul_transposed") for site in sites):
         return "--table-bits float"
-    if sites[0].kind == "conv" and not forced:
-        return "a convolution: packing saves space but no time; --format packed does it anyway"
     return None
 
 
@@ -173,8 +296,8 @@ def _skip(site: Site, reason: str) -> Skip:
     return Skip(site.node, site.op_type, site.weight, site.elements, site.float_bytes, reason)
 
 
-def _unmatched(recipe: Recipe, survey: Survey) -> list[str]:
-    names = [site.node for site in survey.sites] + [skip.node for skip in survey.skips]
+def _unmatched(model: Model, recipe: Recipe) -> list[str]:
+    names = [node.name or "" for node in ir.traversal.RecursiveGraphIterator(model.ir.graph)]
     wishes = [("--skip", pattern) for pattern in recipe.skip]
     wishes += [("--override", rule.nodes) for rule in recipe.override]
     return [

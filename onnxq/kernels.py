@@ -1,31 +1,48 @@
-"""Kernels: which operator really runs each quantized node, read back from onnxruntime's optimised graph."""
+"""Kernels: which operator really runs each quantized node, read back from onnxruntime's optimised graph.
+
+Packed nodes are found by the name of their output. Integer nodes keep their own name when they are fused (with
+`_token_N` behind it where their layout was changed), while their output's name moves.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
 
 from onnxq import ops
+from onnxq.qdq.layout import IntegerNode
 from onnxq.session import SessionOptions, optimised_graph
 from onnxq.survey import Site
 
-__all__ = ["kernels_found"]
+__all__ = ["FOLDED", "kernels_found"]
 
 # Operators that onnxruntime may put behind a fused node: the node is what stands in front of them.
 _LOOK_THROUGH = frozenset({"Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose"})
 
 
-def kernels_found(path: Path, sites: Sequence[Site], options: SessionOptions) -> dict[str, str]:
-    """The operator that computes each site's output once onnxruntime has optimised the graph.
+_TOKEN = re.compile(r"_token_\d+$")
+_CHANNELS_LAST = "Nhwc"
+
+FOLDED = "folded away"
+"""What is found of a node that moves codes and that onnxruntime merged with its neighbours."""
+
+
+def kernels_found(
+    path: Path, sites: Sequence[Site], options: SessionOptions, *, integers: Sequence[IntegerNode] = ()
+) -> dict[str, str]:
+    """The operator that computes each node's output once onnxruntime has optimised the graph.
 
     Args:
         path: the quantized model file.
-        sites: what to look for, by output name.
+        sites: packed nodes: what to look for, by output name.
         options: with `use_library`, a packed node shows as `onnxq::PackedMatMul`.
+        integers: integer nodes: what to look for, by node name.
     Returns:
-        Operator by node name; "not found" where the optimised graph has no trace of the output.
+        Operator by node name; "not found" where the optimised graph has no trace of the output, FOLDED where an
+        integer node without a kernel of its own is gone, "OP in float" where it reads dequantized values.
     """
     optimised = list(_all_nodes(optimised_graph(path, options)))
     producers = {name: node for node in optimised for name in node.output if name}
@@ -34,7 +51,22 @@ def kernels_found(path: Path, sites: Sequence[Site], options: SessionOptions) ->
     for node in written:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
-    return {site.node: _kernel(site.output, producers, consumers) for site in sites}
+    found = {site.node: _kernel(site.output, producers, consumers) for site in sites}
+    by_name = {_TOKEN.sub("", node.name): node for node in optimised}
+    return found | {integer.node: _integer_kernel(integer, by_name, producers) for integer in integers}
+
+
+def _integer_kernel(
+    integer: IntegerNode, by_name: dict[str, onnx.NodeProto], producers: dict[str, onnx.NodeProto]
+) -> str:
+    node = by_name.get(integer.node)
+    if node is None:
+        return FOLDED
+    source = producers.get(node.input[0]) if node.input else None
+    reads_floats = source is not None and source.op_type == "DequantizeLinear"
+    if reads_floats and node.op_type == integer.op_type:
+        return f"{node.op_type} in float"
+    return node.op_type.removeprefix(_CHANNELS_LAST)
 
 
 def _kernel(output: str, producers: dict[str, onnx.NodeProto], consumers: dict[str, list[onnx.NodeProto]]) -> str:

@@ -9,27 +9,33 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import onnx_ir as ir
 
 from onnxq.bench import Latency, measure_latency
-from onnxq.data import held_out, open_data
+from onnxq.calibration import calibrate
+from onnxq.data import Data, held_out, open_data
 from onnxq.decide import Decision, Plan, decide, needed_opset
 from onnxq.errors import InstallationError, OutputError
-from onnxq.kernels import kernels_found
+from onnxq.evidence import Evidence
+from onnxq.kernels import FOLDED, kernels_found
 from onnxq.library import library_path
 from onnxq.model import Model, load
 from onnxq.normalise import normalise
 from onnxq.output import ModelWriter, write_text
+from onnxq.plugin.parameters import check_calibrator
 from onnxq.plugin.registry import Registry, load_registry
+from onnxq.qdq.outline import integer_layout
+from onnxq.qdq.ranges import wishes_for
 from onnxq.recipe import Recipe
-from onnxq.report import ConvertReport, SiteReport, as_json
+from onnxq.report import ConvertReport, IntegerReport, SiteReport, as_json
 from onnxq.rewrite import Rewritten, rewrite
 from onnxq.session import Feed, Session, SessionOptions, check_installation
 from onnxq.sizes import parse_size
-from onnxq.survey import survey_model
+from onnxq.survey import Survey, survey_model
 from onnxq.synthetic import synthetic_feeds
 from onnxq.upcast import float32_copy, needs_upcast
 from onnxq.verification import Verdict, verify_files
@@ -80,6 +86,7 @@ def convert(
     *,
     recipe: Recipe | None = None,
     data: str | None = None,
+    evidence: Path | None = None,
     custom_op_libraries: Sequence[Path] = (),
     report: Path | None = None,
     bench: bool = False,
@@ -93,7 +100,8 @@ def convert(
         model: the float .onnx file.
         output: where to write; beside the model as `NAME.onnxq.onnx` when None. External data goes beside it.
         recipe: what to do; defaults when None.
-        data: batches for verification (see onnxq.data); synthetic feeds when None.
+        data: batches (see onnxq.data) for calibration, the last fifth for verification; synthetic feeds when None.
+        evidence: ranges collected by `onnxq calibrate`, instead of calibrating here.
         custom_op_libraries: libraries that implement the model's custom operators.
         report: a .json file to write the report to.
         bench: measure latency too.
@@ -115,7 +123,11 @@ def convert(
     with ModelWriter(output, overwrite=overwrite) as writer:
         with clock.stage("plan"):
             normalised = normalise(loaded, opset=needed_opset(recipe))
-            plan = decide(normalised, survey_model(normalised), recipe, registry)
+            survey = survey_model(normalised)
+        with clock.stage("calibrate"):
+            seen = _evidence(normalised, survey, recipe, registry, data=data, evidence=evidence, progress=progress)
+        with clock.stage("decide"):
+            plan = decide(normalised, survey, recipe, registry, seen)
         with clock.stage("quantize"):
             rewritten = _rewrite(normalised, plan, registry, writer, progress)
             written = writer.write(rewritten.model.ir)
@@ -190,6 +202,52 @@ class _Clock:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
+def _evidence(
+    model: Model,
+    survey: Survey,
+    recipe: Recipe,
+    registry: Registry,
+    *,
+    data: str | None,
+    evidence: Path | None,
+    progress: Progress,
+) -> Evidence | None:
+    """Ranges of the activations that will be codes: read from a file, or observed now; None when there are none."""
+    for name in (recipe.calibrator, *(rule.calibrator for rule in recipe.override if rule.calibrator)):
+        check_calibrator(registry, name)
+    layout = integer_layout(model, survey, recipe)
+    if evidence is not None:
+        found = Evidence.load(evidence, registry)
+        found.check_model(model.fingerprint, model.path)
+        return found
+    if not layout.roots:
+        return None
+    options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
+    batches, count = _calibration_batches(model, data, seed=recipe.seed, options=options)
+    progress.stage("calibrating", count)
+    return calibrate(
+        model,
+        wishes_for(layout, recipe),
+        batches,
+        registry,
+        options=options,
+        state=recipe.state,
+        on_batch=lambda index: progress.step(f"batch {index}"),
+    )
+
+
+def _calibration_batches(model: Model, data: str | None, *, seed: int, options: SessionOptions) -> tuple[Data, int]:
+    """All batches but those kept for verification (unless there is only one), and their number."""
+    session = Session(model.path, options)
+    if data is None:
+        feeds = synthetic_feeds(model.ir.graph, session, count=_SYNTHETIC_BATCHES, seed=seed)
+        return Data("synthetic data (real data would do better)", lambda: iter(feeds)), len(feeds)
+    opened = open_data(data, session.inputs)
+    _, kept, total = held_out(opened)
+    count = max(1, total - kept)
+    return Data(opened.origin, lambda: islice(opened.batches(), count)), count
+
+
 def _rewrite(model: Model, plan: Plan, registry: Registry, writer: ModelWriter, progress: Progress) -> Rewritten:
     progress.stage("quantizing", len({decision.site.storage for decision in plan.decisions}))
 
@@ -251,14 +309,16 @@ def _kernels(
     progress.stage("checking kernels", 2)
     if plan.target == "cuda" or not plan.decisions or needs_upcast(model.path):
         return {}, {}
-    sites = [decision.site for decision in plan.decisions]
+    integers = {integer.node for integer in plan.integers}
+    sites = [decision.site for decision in plan.decisions if decision.site.node not in integers]
     progress.step("stock onnxruntime")
-    stock = kernels_found(written, sites, SessionOptions(custom_op_libraries=model.custom_op_libraries))
+    options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
+    stock = kernels_found(written, sites, options, integers=plan.integers)
     progress.step("with onnxq's library")
     if not _has_library():
         return stock, {}
     ours = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=True)
-    return stock, kernels_found(written, sites, ours)
+    return stock, kernels_found(written, sites, ours, integers=plan.integers)
 
 
 def _bench(model: Model, written: Path, data: str | None, recipe: Recipe, progress: Progress) -> dict[str, Latency]:
@@ -321,8 +381,16 @@ def _report(
         file_bits_per_weight=8 * sum(site.stored_bytes for site in owners) / weights if weights else 0.0,
         resident_bits_per_weight=resident / weights if weights else 0.0,
         sites=sites,
+        integers=tuple(
+            IntegerReport(integer, found[0].get(integer.node), verdict.layers.get(integer.node) if verdict else None)
+            for integer in plan.integers
+        ),
+        floats=plan.floats,
+        activations=plan.activations,
+        calibration=plan.calibration,
+        reduce_range=plan.reduce_range,
         skips=plan.skips,
-        warnings=(*plan.warnings, *_warnings(plan, sites, verdict), *([obstacle] if obstacle else [])),
+        warnings=(*plan.warnings, *_warnings(plan, sites, verdict, found[0]), *([obstacle] if obstacle else [])),
         verdict=verdict,
         latency=latency,
         seconds=seconds,
@@ -330,13 +398,21 @@ def _report(
     )
 
 
-def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict | None) -> list[str]:
+def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict | None, found: Mapping[str, str]) -> list[str]:
     warnings = []
     for site in sites:
         if site.found is not None and site.found != site.decision.kernel:
             warnings.append(
                 f"'{site.decision.site.node}' was expected to run as {site.decision.kernel} in stock onnxruntime, "
                 f"but runs as {site.found}"
+            )
+    named = {site.decision.site.node for site in sites}
+    for integer in plan.integers:
+        seen = found.get(integer.node)
+        moves = integer.kernel == integer.op_type
+        if seen not in (None, integer.kernel) and integer.node not in named and not (moves and seen == FOLDED):
+            warnings.append(
+                f"'{integer.node}' was expected to run as {integer.kernel} in stock onnxruntime, but runs as {seen}"
             )
     if not sites:
         warnings.append("nothing was quantized; the reasons are listed under what stayed float")

@@ -56,6 +56,9 @@ class Override(_Strict):
     block_size: BlockSize | None = None
     symmetric: bool | None = None
     method: str | None = None
+    activation_bits: Literal[8, 16] | None = None
+    activation_symmetric: bool | None = None
+    calibrator: str | None = None
 
     @field_validator("nodes")
     @classmethod
@@ -73,6 +76,13 @@ class Recipe(_Strict):
         symmetric: signed codes without zero points; None means symmetric at 8 bits, asymmetric below.
         table_bits: of embedding tables and the head tied to one; "float" leaves them.
         method: weight quantizer, by plugin name.
+        activation_bits: of activations that run on codes; 16 is computed in float by onnxruntime's CPU.
+        activation_signed: int8 activations instead of uint8.
+        activation_symmetric: zero is the middle code of every activation that can be negative.
+        per_channel: weights of integer kernels have one scale per output channel, else one in all.
+        calibrator: plugin that finds activation ranges, with parameters if any: `percentile:99.99`.
+        reduce_range: integer weights keep to 7 bits; None: where the target's kernels would saturate otherwise.
+        integer_nodes: run a node on codes where that is faster ("fast"), or wherever there is a kernel for it ("all").
         target: where the model will run; decides which kernels are predicted.
         compute: what kernels may do with activations.
         skip: regular expressions; a node whose name one finds stays float.
@@ -87,6 +97,13 @@ class Recipe(_Strict):
     symmetric: bool | None = None
     table_bits: Bits | Literal["float"] = 8
     method: str = "rtn"
+    activation_bits: Literal[8, 16] = 8
+    activation_signed: bool = False
+    activation_symmetric: bool = False
+    per_channel: bool = True
+    calibrator: str = "minmax"
+    reduce_range: bool | None = None
+    integer_nodes: Literal["fast", "all"] = "fast"
     target: Literal["cpu", "cuda", "portable"] = "cpu"
     compute: Literal["int8", "bf16", "float"] = "int8"
     skip: tuple[str, ...] = ()

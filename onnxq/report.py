@@ -11,6 +11,8 @@ from typing import Any
 from onnxq.bench import Latency
 from onnxq.damage import Damage
 from onnxq.decide import Decision
+from onnxq.qdq.activations import ActivationDecision
+from onnxq.qdq.layout import FloatNode, IntegerNode
 from onnxq.recipe import Recipe
 from onnxq.survey import Skip
 from onnxq.verification import Verdict
@@ -40,6 +42,21 @@ class SiteReport:
 
 
 @dataclass(frozen=True, slots=True)
+class IntegerReport:
+    """What became of one node that was planned to run on codes.
+
+    Attributes:
+        planned: what was planned.
+        found: operator seen in stock onnxruntime's optimised graph; None when not checked.
+        damage: of its output, None when it could not be compared.
+    """
+
+    planned: IntegerNode
+    found: str | None
+    damage: Damage | None
+
+
+@dataclass(frozen=True, slots=True)
 class ConvertReport:
     """Everything a user may want to know about a conversion.
 
@@ -55,6 +72,11 @@ class ConvertReport:
         file_bits_per_weight: average over the quantized weights, scales and zero points counted.
         resident_bits_per_weight: the same for what stock onnxruntime holds in memory.
         sites: one per quantized node.
+        integers: one per node that runs on integer codes.
+        floats: nodes that stay float beside them, with the reason.
+        activations: scale and zero point of each tensor that became codes.
+        calibration: where the ranges come from.
+        reduce_range: integer weights keep to 7 bits.
         skips: weights left as they are.
         warnings: what the user should know.
         verdict: measured damage; None when it could not be measured (a warning says why).
@@ -74,6 +96,11 @@ class ConvertReport:
     file_bits_per_weight: float
     resident_bits_per_weight: float
     sites: tuple[SiteReport, ...]
+    integers: tuple[IntegerReport, ...]
+    floats: tuple[FloatNode, ...]
+    activations: tuple[ActivationDecision, ...]
+    calibration: str
+    reduce_range: bool
     skips: tuple[Skip, ...]
     warnings: tuple[str, ...]
     verdict: Verdict | None

@@ -21,6 +21,8 @@ from onnxq.errors import PlanError
 from onnxq.model import Model
 from onnxq.plugin.contracts import Placement, Replacement
 from onnxq.plugin.registry import Registry
+from onnxq.qdq.bias import Bias, quantize_bias, with_headroom
+from onnxq.qdq.insert import insert_activations
 from onnxq.survey import Site, find_nodes
 
 __all__ = ["Rewritten", "TensorSink", "rewrite"]
@@ -65,6 +67,11 @@ def rewrite(
         PlanError: a weight holds NaN or infinity.
         PluginError: a plugin raised or returned nonsense.
     """
+    if plan.integers and not plan.activations:
+        raise PlanError(
+            f"{model.path}: the plan has {len(plan.integers)} integer nodes but no ranges of their activations; "
+            "decide with evidence (onnxq calibrate)"
+        )
     graph = model.ir.clone()
     nodes = find_nodes(graph)
     sqnr: dict[str, float] = {}
@@ -75,6 +82,7 @@ def rewrite(
         for index, decision in enumerate(decisions):
             sqnr[decision.site.node] = damage
             stored[decision.site.node] = size if index == 0 else 0
+    insert_activations(graph, plan.integers, plan.activations)
     common.RemoveUnusedNodesPass()(graph)
     if graph.functions:
         graph.graph.opset_imports[ops.DOMAIN] = ops.VERSION
@@ -100,6 +108,8 @@ def _rewrite_weight(
     first = decisions[0]
     weight = _read_weight(nodes, first.site)
     quantized = _quantize(weight, first, registry)
+    biases = {decision.site.node: bias for decision in decisions if (bias := _bias(graph, plan, decision)) is not None}
+    quantized = with_headroom(weight, quantized, list(biases.values()))
     damage = _sqnr(weight, dequantize(quantized))
     form = registry.format(first.format)
     with form.guarded(first.site.node) as plugin:
@@ -112,8 +122,29 @@ def _rewrite_weight(
         copy = next(fused) if decision.site.kind != "gather" else 0
         node = nodes[decision.site.node]
         values = {role: _initializer(node, tensor, copy) for role, tensor in kept.items()}
+        if decision.site.node in biases:
+            values |= _stored_bias(node, biases[decision.site.node], quantized, sink)
         _replace(graph, node, decision, values, plan, registry)
     return damage, sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _bias(graph: ir.Model, plan: Plan, decision: Decision) -> Bias | None:
+    """What an integer kernel adds to its sums; None for other nodes, and for those without a bias."""
+    integer = plan.integer(decision.site.node)
+    if integer is None or integer.bias is None:
+        return None
+    tensor = graph.graph.initializers[integer.bias].const_value
+    assert tensor is not None
+    return Bias(tensor.numpy().astype(np.float32), plan.activation(integer.inputs[0]).scale)
+
+
+def _stored_bias(node: ir.Node, bias: Bias, quantized: QuantizedWeight, sink: TensorSink) -> dict[str, ir.Value]:
+    codes, scales = quantize_bias(bias, quantized)
+    tensors: dict[str, ir.TensorProtocol] = {
+        "bias": ir.Tensor(codes, dtype=ir.DataType.INT32),
+        "bias_scales": ir.Tensor(scales, dtype=ir.DataType.FLOAT),
+    }
+    return {role: _initializer(node, sink(tensor, f"{node.name}.{role}"), 0) for role, tensor in tensors.items()}
 
 
 def _read_weight(nodes: Mapping[str, ir.Node], site: Site) -> FloatArray:
@@ -174,8 +205,8 @@ def _nonsense(weight: FloatArray, quantized: QuantizedWeight, decision: Decision
         return f"scales of shape {quantized.scales.shape}, expected {expected}"
     if not (np.isfinite(quantized.scales).all() and (quantized.scales > 0).all()):
         return "scales that are not positive and finite"
-    if (quantized.scales.astype(np.float16) != quantized.scales).any():
-        return "scales that float16 cannot hold (onnxq.affine.stored_scale rounds them)"
+    if (quantized.scales.astype(scheme.scale_dtype) != quantized.scales).any():
+        return f"scales that {scheme.scale_dtype} cannot hold (onnxq.affine.stored_scale rounds them)"
     if (quantized.zero_points is None) != scheme.symmetric:
         return "zero points for a symmetric scheme" if scheme.symmetric else "no zero points"
     integers = [quantized.codes] if quantized.zero_points is None else [quantized.codes, quantized.zero_points]
@@ -265,9 +296,10 @@ def _replace(
     owner, old, new = node.graph, node.outputs[0], replacement.nodes[-1].outputs[0]
     assert isinstance(owner, ir.Graph)
     owner.insert_before(node, list(replacement.nodes))
-    for extra in replacement.nodes[:-1]:
-        extra.name = f"{site.node}/{extra.op_type}"
-        extra.outputs[0].name = f"{site.output}_{extra.op_type.lower()}"
+    for index, extra in enumerate(replacement.nodes[:-1]):
+        number = f"_{index + 1}" if index else ""
+        extra.name = f"{site.node}/{extra.op_type}{number}"
+        extra.outputs[0].name = f"{site.output}_{extra.op_type.lower()}{number}"
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     name, old.name = old.name, None
     new.name, new.type, new.shape = name, old.type, old.shape

@@ -10,13 +10,13 @@ import onnx_ir as ir
 
 from onnxq.model import FLOAT_TYPES, Model
 
-__all__ = ["Site", "SiteKind", "Skip", "Survey", "find_nodes", "survey_model"]
+__all__ = ["MIN_ELEMENTS", "Site", "SiteKind", "Skip", "Survey", "find_nodes", "survey_model"]
 
 SiteKind = Literal["matmul", "matmul_transposed", "gather", "conv"]
 """How a node reads its weight: A @ W, A @ W^T (W shared with a Gather), rows of W, or as filters."""
 
 MIN_ELEMENTS = 1024
-"""Smaller weights stay float: a packed kernel costs more than the few hundred bytes they would save."""
+"""Smaller matrices stay float: a packed kernel costs more than the few hundred bytes they would save."""
 
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
@@ -35,6 +35,7 @@ class Site:
         n: output channels (of a table: rows).
         dtype: float type of the weight, by name (FLOAT, FLOAT16, BFLOAT16).
         output: name of the node's output value.
+        shape: the weight's own shape.
     """
 
     node: str
@@ -46,6 +47,7 @@ class Site:
     n: int
     dtype: str
     output: str
+    shape: tuple[int, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -89,6 +91,7 @@ def survey_model(model: Model) -> Survey:
 
     Returns:
         Survey: one Site per quantizable use; one Skip per other use of a weight of at least 1024 elements and two dims.
+        Filters of convolutions are sites whatever their size: what counts is the image that they run over.
     """
     sites: list[Site] = []
     skips: list[Skip] = []
@@ -98,7 +101,7 @@ def survey_model(model: Model) -> Survey:
             tensor = value.const_value if value is not None else None
             if value is None or tensor is None or tensor.dtype not in (*FLOAT_TYPES, ir.DataType.DOUBLE):
                 continue
-            if tensor.size < MIN_ELEMENTS or len(tensor.shape) < 2:
+            if len(tensor.shape) < 2 or (tensor.size < MIN_ELEMENTS and node.op_type != "Conv"):
                 continue
             found = _classify(node, index, value)
             if isinstance(found, str):
@@ -116,6 +119,7 @@ def survey_model(model: Model) -> Survey:
                         n=n,
                         dtype=tensor.dtype.name,
                         output=reader.outputs[0].name or "",
+                        shape=tuple(int(size) for size in tensor.shape.numpy()),
                     )
                 )
     return Survey(tuple(sites), tuple(skips))

@@ -23,6 +23,7 @@ _MISSED_TARGET = 3
 @click.option("-o", "--output", type=FILE, metavar="OUT", help="Where to write [MODEL.onnxq.onnx beside the model].")
 @recipe_options
 @data_option
+@click.option("--evidence", type=FILE, metavar="FILE.npz", help="Ranges of activations, from onnxq calibrate.")
 @custom_op_option
 @click.option("--report", type=FILE, metavar="PATH", help="Write the whole report to a .json file.")
 @click.option("--bench", is_flag=True, help="Measure latency beside the float model.")
@@ -33,6 +34,7 @@ def convert(
     output: Path | None,
     *,
     data: str | None,
+    evidence: Path | None,
     custom_op_libraries: tuple[Path, ...],
     report: Path | None,
     bench: bool,
@@ -46,6 +48,7 @@ def convert(
     Examples:
       onnxq convert model.onnx
       onnxq convert model.onnx --method mse --data batches/ --report report.json
+      onnxq convert network.onnx --format qdq --data batches/ --calibrator mse
       onnxq convert llm.onnx --table-bits 4 --override 'lm_head=bits:8'
 
     Without --data the models are compared on synthetic inputs: enough to see that nothing broke, not to
@@ -58,6 +61,7 @@ def convert(
             output,
             recipe=recipe,
             data=data,
+            evidence=evidence,
             custom_op_libraries=custom_op_libraries,
             report=report,
             bench=bench,

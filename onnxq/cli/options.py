@@ -19,7 +19,7 @@ _RECIPE_OPTIONS = [
     click.option(
         "--format",
         metavar="NAME",
-        help="How weights are written: auto (default) or a format plugin, e.g. packed.",
+        help="How weights are written: auto (default) or a format plugin, e.g. packed or qdq.",
     ),
     click.option("--bits", type=click.Choice([str(bits) for bits in BITS]), help="Bits of matmul weights [4]."),
     click.option(
@@ -38,14 +38,47 @@ _RECIPE_OPTIONS = [
         help="Bits of embedding tables and the heads tied to them [8].",
     ),
     click.option("--method", metavar="NAME", help="Weight quantizer plugin [rtn]; see onnxq plugins."),
+    click.option(
+        "--activation-bits",
+        type=click.Choice(["8", "16"]),
+        help="Bits of activations that run on codes [8]; 16 is computed in float by onnxruntime's CPU.",
+    ),
+    click.option(
+        "--activation-signed/--activation-unsigned", default=None, help="int8 activations, or uint8 [unsigned]."
+    ),
+    click.option(
+        "--activation-symmetric/--activation-asymmetric",
+        default=None,
+        help="Zero is the middle code of activations that can be negative [asymmetric].",
+    ),
+    click.option(
+        "--per-channel/--per-tensor",
+        default=None,
+        help="Weights of integer kernels: one scale per output channel, or one in all [per channel].",
+    ),
+    click.option(
+        "--calibrator",
+        metavar="NAME[:PARAMETERS]",
+        help="Plugin that finds activation ranges, e.g. percentile:99.99; see onnxq plugins.",
+    ),
+    click.option(
+        "--reduce-range/--full-range",
+        default=None,
+        help="Integer weights keep to 7 bits [where the target's kernels would saturate: x86 without VNNI].",
+    ),
+    click.option(
+        "--integer-nodes",
+        type=click.Choice(["fast", "all"]),
+        help="Run nodes on integer codes where that is faster, or wherever onnxruntime can [fast].",
+    ),
     click.option("--target", type=click.Choice(["cpu", "cuda", "portable"]), help="Where the model will run [cpu]."),
     click.option("--skip", multiple=True, metavar="REGEX", help="Keep nodes with a matching name float. Repeatable."),
     click.option(
         "--override",
         multiple=True,
         metavar="REGEX=KEY:VALUE,...",
-        help="Other bits, block_size, symmetric or method for matching nodes, "
-        "e.g. 'layers.0/=bits:8,method:mse'. Repeatable, the last match wins.",
+        help="Other bits, block_size, symmetric, method, activation_bits, activation_symmetric or calibrator for "
+        "matching nodes, e.g. 'layers.0/=bits:8,method:mse'. Repeatable, the last match wins.",
     ),
     click.option(
         "--recipe",
@@ -74,6 +107,13 @@ def recipe_wishes(options: dict[str, Any]) -> Recipe:
         "symmetric": options["symmetric"],
         "table_bits": _number(options["table_bits"]),
         "method": options["method"],
+        "activation_bits": _number(options["activation_bits"]),
+        "activation_signed": options["activation_signed"],
+        "activation_symmetric": options["activation_symmetric"],
+        "per_channel": options["per_channel"],
+        "calibrator": options["calibrator"],
+        "reduce_range": options["reduce_range"],
+        "integer_nodes": options["integer_nodes"],
         "target": options["target"],
         "skip": options["skip"] or None,
         "override": tuple(parse_override(text) for text in options["override"]) or None,

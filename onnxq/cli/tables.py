@@ -27,6 +27,7 @@ def print_report(report: ConvertReport) -> None:
     """What became of each layer, what stayed float and why, sizes, damage, latency."""
     console = _console()
     _print_sites(console, report.sites)
+    _print_integers(console, report)
     _print_skips(console, report.skips)
     if report.verdict is not None:
         _print_outputs(console, report.verdict)
@@ -123,6 +124,35 @@ def _print_sites(console: Console, sites: Sequence[SiteReport]) -> None:
             escape(kernel),
         )
     console.print(table)
+
+
+def _print_integers(console: Console, report: ConvertReport) -> None:
+    """Nodes on integer codes, counted by kernel; and the float nodes beside them, by reason."""
+    if not report.integers:
+        return
+    console.print()
+    table = Table("on integer codes", "planned", "found", "because", box=None, pad_edge=False)
+    kernels = Counter(item.planned.kernel for item in report.integers)
+    for kernel, count in kernels.most_common():
+        members = [item for item in report.integers if item.planned.kernel == kernel]
+        found = Counter(item.found or "not checked" for item in members)
+        shown = ", ".join(f"{number}" if name == kernel else f"{number} {name}" for name, number in found.items())
+        table.add_row(kernel, str(count), escape(shown), escape(members[0].planned.reason))
+    console.print(table)
+    reasons = Counter((node.op_type, node.reason) for node in report.floats)
+    if reasons:
+        console.print()
+        table = Table("float beside them", "nodes", "because", box=None, pad_edge=False)
+        for (op_type, reason), count in reasons.most_common():
+            table.add_row(op_type, str(count), escape(reason))
+        console.print(table)
+    weights = "7-bit weights (reduced range), " if report.reduce_range else ""
+    console.print(
+        f"{len(report.activations)} activations as codes, {weights}calibrated on {escape(report.calibration)}",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _print_skips(console: Console, skips: Sequence[Skip]) -> None:

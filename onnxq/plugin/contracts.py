@@ -116,7 +116,8 @@ class Placement:
         site: what is replaced.
         inputs: the node's other inputs: the activation of a matmul, the indices of a table, the activation
             (and bias) of a convolution.
-        weight: initializer values by role, registered in the scope that reads them.
+        weight: initializer values by role, registered in the scope that reads them. For integer kernels also `bias`
+            (int32) and `bias_scales`, where the node, or the Add behind a MatMul, has one.
         attributes: the original node's attributes.
         scheme: the number format of the weight.
         dtype: float type of the site's output.

@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
+from onnxq.model import FLOAT_TYPES
 from onnxq.qdq.blocks import UNBOUNDED, Block, Bounds, build_block
 from onnxq.qdq.rule import constant_of
 from onnxq.qdq.rules import float_reason, rules_by_operator
@@ -86,7 +87,7 @@ class Layout:
 
     Attributes:
         integers: nodes that run on codes.
-        floats: all other nodes.
+        floats: all other nodes that compute with floats.
         tensors: what becomes codes, by name.
     """
 
@@ -99,6 +100,8 @@ class Layout:
         """Tensors that need a range of their own from calibration."""
         return tuple(tensor for tensor in self.tensors.values() if tensor.root == tensor.name and not tensor.constant)
 
+
+_SHAPES = frozenset({"Shape", "Size", "Constant", "ConstantOfShape", "Range", "If", "Loop", "Scan"})
 
 EMPTY = Layout((), (), MappingProxyType({}))
 """No integer node at all."""
@@ -121,7 +124,7 @@ def lay_out(model: ir.Model, barred: Mapping[str, str], *, everything: bool = Fa
     floats = [
         FloatNode(node.name or "", node.op_type, _float_reason(node, reasons))
         for node in ir.traversal.RecursiveGraphIterator(model.graph)
-        if node.name not in chosen and node.name not in absorbed
+        if node.name not in chosen and node.name not in absorbed and _computes_floats(node)
     ]
     return Layout(tuple(integers), tuple(floats), MappingProxyType(tensors))
 
@@ -158,7 +161,7 @@ def _candidates(nodes: list[ir.Node], barred: Mapping[str, str], *, everything: 
 
 
 def _wrong_type(node: ir.Node) -> str | None:
-    """Integer tensors (shapes, indices) are no business of quantization; other floats have no integer kernels."""
+    """Integer kernels have float32 around them (integer tensors, as shapes and indices, are not even looked at)."""
     for value in node.outputs:
         if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
             return f"its output is {value.dtype.name}"
@@ -261,6 +264,12 @@ def _bias_name(block: Block) -> str | None:
     else:
         bias = block.node.inputs[2] if block.node.op_type == "Conv" and len(block.node.inputs) > 2 else None
     return bias.name if bias is not None else None
+
+
+def _computes_floats(node: ir.Node) -> bool:
+    """Shapes, indices and conditions are no business of quantization."""
+    known = [value.dtype for value in node.outputs if value.dtype is not None]
+    return node.op_type not in _SHAPES and (not known or any(dtype in FLOAT_TYPES for dtype in known))
 
 
 def _float_reason(node: ir.Node, reasons: Mapping[str, str]) -> str:

@@ -46,6 +46,12 @@ class LeastSquares:
             codes[:, :, start : start + columns], scale[:, :, start : start + columns] = found[0], found[1]
             if zero_point is not None:
                 zero_point[:, :, start : start + columns] = found[2]
+        if rest := weight.shape[0] % scheme.block_size if scheme.granularity == "blocked" else 0:
+            # the last block alone: the rows that pad it must not weigh in its error
+            tail = _search(np.ascontiguousarray(weight[None, -rest:], dtype=np.float32), scheme)
+            codes[-1:, :rest], scale[-1:] = tail[0], tail[1]
+            if zero_point is not None:
+                zero_point[-1:] = tail[2]
         return assemble(codes, scale, zero_point, k=weight.shape[0], scheme=scheme)
 
 
@@ -65,7 +71,7 @@ def _search(part: FloatArray, scheme: Scheme) -> _Candidate:
     centred = codes if zero_point is None else codes - zero_point
     square = np.einsum("gsn,gsn->gn", centred, centred)[:, None]
     refit = np.einsum("gsn,gsn->gn", part, centred)[:, None] / np.where(square > 0, square, 1)
-    refit = stored_scale(np.where((square > 0) & (refit > 0), refit, scale).astype(np.float32))
+    refit = stored_scale(np.where((square > 0) & (refit > 0), refit, scale).astype(np.float32), scheme.scale_dtype)
     best, _ = _better(part, (refit, zero_point), scheme, best, best_error)
     return best
 

@@ -42,7 +42,7 @@ class Packed:
         return None
 
     def store(self, site: Site, weight: QuantizedWeight) -> StoredWeight:
-        """Tensors in file layout: [K, N] for matmuls, [N, K] for tables and convolutions."""
+        """Tensors in file layout: [K, N] for matmuls, [V, K] for tables, the filters' own shape for convolutions."""
         dtype = weight.scheme.dtype
         by_row = site.kind != "matmul"
         codes = np.ascontiguousarray(weight.codes.T if by_row else weight.codes)
@@ -55,6 +55,8 @@ class Packed:
             zero_points = None if zero_points is None else zero_points.reshape(-1)
         blocked = weight.scheme.granularity == "blocked"
         scale_type = ir.DataType.FLOAT16 if blocked else ir.DataType[site.dtype]
+        if site.shape and site.kind == "conv":
+            codes = codes.reshape(site.shape)
         tensors = {"codes": _tensor(codes, dtype), "scales": _tensor(scales, scale_type)}
         if zero_points is not None:
             tensors["zero_points"] = _tensor(zero_points, dtype)

@@ -31,7 +31,7 @@ RULES = (
         ops=("Softmax",),
         kernel="QLinearSoftmax",
         joins="between",
-        reason="asked for by --integer all",
+        reason="asked for by --integer-nodes all",
         slower="onnxruntime's integer Softmax is three times slower than the float one, and coarser",
     ),
 )

@@ -39,7 +39,7 @@ RULES = (
         ops=("AveragePool",),
         kernel="QLinearAveragePool",
         joins="between",
-        reason="asked for by --integer all",
+        reason="asked for by --integer-nodes all",
         slower="onnxruntime's integer AveragePool is slower than DQ, AveragePool, Q (.40 against .09 ms)",
     ),
 )
