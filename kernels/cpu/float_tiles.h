@@ -125,9 +125,9 @@ void float_row(const PackedWeight& weight, const PreparedRows& rows, int64_t row
       unrolled<kGroup>([&](auto j) ONNXQ_INLINE {
         const auto broadcast = V::broadcast(a[g * kGroup + j]);
         unrolled<kRegisters>([&](auto i) ONNXQ_INLINE {
-          const auto code = V::and_lanes(V::shift_right_lanes(codes[i], 8 * j), 0xff);
+          const auto code = V::shift_right_lanes(codes[i], 8 * j);  // and other codes above it
           const auto value = kCodebook ? V::look_up(weight.codebook.values.data(), code)
-                                       : V::to_float(V::subtract(code, zero_points[i]));
+                                       : V::to_float(V::subtract(V::and_lanes(code, 0xff), zero_points[i]));
           sums[i] = V::fma(broadcast, value, sums[i]);
         });
       });

@@ -46,20 +46,6 @@ bool has_dot_products() {
 }
 #endif
 
-bool machine_has(Isa isa) {
-  switch (isa) {
-    case Isa::kScalar: return true;
-#if defined(ONNXQ_X86)
-    case Isa::kAvx2: return has_avx2();
-    case Isa::kAvxVnni: return has_avx2() && has_avx_vnni();
-    case Isa::kAvx512Vnni: return has_avx512_vnni();
-#elif defined(ONNXQ_ARM64)
-    case Isa::kNeon: return has_dot_products();
-#endif
-    default: return false;
-  }
-}
-
 Isa choose() {
   const char* forced = std::getenv("ONNXQ_ISA");
   if (forced == nullptr || *forced == '\0') {
@@ -78,6 +64,20 @@ Isa choose() {
 }
 
 }  // namespace
+
+bool machine_has(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar: return true;
+#if defined(ONNXQ_X86)
+    case Isa::kAvx2: return has_avx2();
+    case Isa::kAvxVnni: return has_avx2() && has_avx_vnni();
+    case Isa::kAvx512Vnni: return has_avx512_vnni();
+#elif defined(ONNXQ_ARM64)
+    case Isa::kNeon: return has_dot_products();
+#endif
+    default: return false;
+  }
+}
 
 Isa select_isa() {
   static const Isa isa = choose();

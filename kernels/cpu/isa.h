@@ -16,6 +16,9 @@ enum class Isa {
 // Reads the environment once per process.
 Isa select_isa();
 
+// Whether this machine and this build have a path.
+bool machine_has(Isa isa);
+
 // The name that ONNXQ_ISA takes and `onnxq doctor` prints.
 const char* isa_name(Isa isa);
 

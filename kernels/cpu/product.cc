@@ -100,9 +100,9 @@ void store(const Tile& tile, const PackedWeight& weight, MutableMatrix y) {
 
 }  // namespace
 
-void Product::multiply(Matrix a, MutableMatrix y, int64_t rows, const Parallel& parallel) const {
-  if (rows == 0 || weight_.n == 0) return;
-  const Kernels& kernels = kernels_for(select_isa());
+void Product::multiply(Matrix a, MutableMatrix y, int64_t rows, const Parallel& parallel,
+                       const Kernels& kernels) const {
+  if (rows == 0) return;
   Preparation preparation(weight_, compute_, rows);
   parallel.each(static_cast<std::size_t>(rows),
                 [&](std::size_t row) { preparation.prepare_row(kernels, a, static_cast<int64_t>(row)); });

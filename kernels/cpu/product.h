@@ -26,7 +26,7 @@ class Product {
   explicit Product(const CodebookSource& source) : weight_(source), compute_(Compute::kFloat) {}
 
   // a [rows, k], y [rows, n]. Safe to call from several threads at once.
-  void multiply(Matrix a, MutableMatrix y, int64_t rows, const Parallel& parallel) const;
+  void multiply(Matrix a, MutableMatrix y, int64_t rows, const Parallel& parallel, const Kernels& kernels) const;
 
   const PackedWeight& weight() const { return weight_; }
 

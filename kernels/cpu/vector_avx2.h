@@ -67,7 +67,7 @@ struct Avx2 {
   static Float to_float(Int v) { return _mm256_cvtepi32_ps(v); }
   static Float multiply(Float a, Float b) { return _mm256_mul_ps(a, b); }
   static Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
-  // table[index], 16 entries: the permutation sees 3 bits of the index, bit 3 chooses the half.
+  // table[the low 4 bits of index]: the permutation sees 3 bits of the index, bit 3 chooses the half.
   static Float look_up(const float* table, Int index) {
     const Float lower = _mm256_permutevar8x32_ps(_mm256_load_ps(table), index);
     const Float upper = _mm256_permutevar8x32_ps(_mm256_load_ps(table + 8), index);

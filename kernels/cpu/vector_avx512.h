@@ -57,7 +57,7 @@ struct Avx512 {
   static Float to_float(Int v) { return _mm512_cvtepi32_ps(v); }
   static Float multiply(Float a, Float b) { return _mm512_mul_ps(a, b); }
   static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
-  // table[index], 16 entries.
+  // table[the low 4 bits of index].
   static Float look_up(const float* table, Int index) { return _mm512_permutexvar_ps(index, _mm512_load_ps(table)); }
 };
 

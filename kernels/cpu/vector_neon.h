@@ -61,8 +61,9 @@ struct Neon {
   static Float to_float(Int v) { return vcvtq_f32_s32(v); }
   static Float multiply(Float a, Float b) { return vmulq_f32(a, b); }
   static Float fma(Float a, Float b, Float c) { return vfmaq_f32(c, a, b); }
-  // table[index], 16 entries.
-  static Float look_up(const float* table, Int index) {
+  // table[the low 4 bits of index].
+  static Float look_up(const float* table, Int wide_index) {
+    const Int index = and_lanes(wide_index, 0x0f);
     const float values[] = {table[vgetq_lane_s32(index, 0)], table[vgetq_lane_s32(index, 1)],
                             table[vgetq_lane_s32(index, 2)], table[vgetq_lane_s32(index, 3)]};
     return vld1q_f32(values);

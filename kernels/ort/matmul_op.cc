@@ -56,7 +56,8 @@ class MatMul final : public Kernel {
     shape.back() = weight.n;
     const Tensor y = api_.output(context, 0, shape);
     const bool half = a.type == ElementType::kFloat16;
-    product_.multiply({a.data, half}, {y.data, half}, rows, OrtThreads(api_, context));
+    product_.multiply({a.data, half}, {y.data, half}, rows, OrtThreads(api_, context),
+                      cpu::kernels_for(cpu::select_isa()));
   }
 
  private:

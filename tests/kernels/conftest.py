@@ -22,9 +22,7 @@ def _installed() -> Path | None:
 
 
 def _build() -> Path:
-    subprocess.run(
-        ["cmake", "-S", ROOT / "kernels", "-B", BUILD, "-G", "Ninja"], check=True, capture_output=True
-    )
+    subprocess.run(["cmake", "-S", ROOT / "kernels", "-B", BUILD, "-G", "Ninja"], check=True, capture_output=True)
     subprocess.run(["cmake", "--build", BUILD], check=True, capture_output=True)
     return BUILD / "libonnxq_ops.so"
 

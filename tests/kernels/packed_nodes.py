@@ -76,9 +76,7 @@ def _matmul_function(weight: Weight, transposed: bool, opset: int) -> onnx.Funct
         nodes = [helper.make_node("Transpose", [x], [f"{x}_t"], perm=[1, 0]) for x in constants]
         constants = [f"{x}_t" for x in constants]
     nodes.append(helper.make_node("CastLike", [constants[1], "A"], ["cast_scales"]))
-    dequantize = helper.make_node(
-        "DequantizeLinear", [constants[0], "cast_scales", *constants[2:]], ["W"], axis=0
-    )
+    dequantize = helper.make_node("DequantizeLinear", [constants[0], "cast_scales", *constants[2:]], ["W"], axis=0)
     _reference(dequantize, "block_size")
     nodes += [dequantize, helper.make_node("MatMul", ["A", "W"], ["Y"])]
     return helper.make_function(
@@ -87,9 +85,7 @@ def _matmul_function(weight: Weight, transposed: bool, opset: int) -> onnx.Funct
     )  # fmt: skip
 
 
-def matmul_model(
-    weight: Weight, *, transposed=False, a=TensorProto.FLOAT, rank=2, compute="int8", **edit
-) -> bytes:
+def matmul_model(weight: Weight, *, transposed=False, a=TensorProto.FLOAT, rank=2, compute="int8", **edit) -> bytes:
     """A model of one node "/fc". `edit` replaces parts of it, to make malformed ones:
     attributes={...} or initializers=[...]."""
     opset = 25 if weight.bits == 2 else 21

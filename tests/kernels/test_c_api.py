@@ -56,9 +56,7 @@ def test_key_value_pairs_by_slot(table):
     """What slots 295 and 296 (CreateKeyValuePairs, AddKeyValuePair) write, GetKeyValue reads."""
     pairs = ctypes.c_void_p()
     ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_void_p))(table[295])(ctypes.byref(pairs))
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)(table[296])(
-        pairs, b"key", b"value"
-    )
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)(table[296])(pairs, b"key", b"value")
     get = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p)(table[SLOTS["GetKeyValue"]])
     assert get(pairs, b"key") == b"value"
     assert get(pairs, b"other") is None
@@ -93,9 +91,7 @@ def test_exported_answers(library):
         "import ctypes, sys; lib = ctypes.CDLL(sys.argv[1])\n"
         "for f in (lib.onnxq_isa, lib.onnxq_signatures): f.restype = ctypes.c_char_p; print(f().decode())"
     )
-    text = subprocess.run(
-        [sys.executable, "-c", code, library], check=True, capture_output=True, text=True
-    ).stdout
+    text = subprocess.run([sys.executable, "-c", code, library], check=True, capture_output=True, text=True).stdout
     assert "PackedMatMul(float, int4, float16) -> float" in text
     assert "PackedGatherFloat16ZeroPoint(uint4, int64, float16, uint4) -> float16" in text
 
@@ -109,8 +105,6 @@ def test_a_path_that_this_machine_has_not_is_refused(library, name, message):
         pytest.skip("this machine has NEON")
     code = "import onnxruntime as o, sys; o.SessionOptions().register_custom_ops_library(sys.argv[1])"
     environment = os.environ | {"ONNXQ_ISA": name}
-    done = subprocess.run(
-        [sys.executable, "-c", code, library], env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, library], env=environment, capture_output=True, text=True)
     assert done.returncode != 0
     assert message in done.stderr

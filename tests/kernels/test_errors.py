@@ -50,11 +50,7 @@ def test_a_malformed_node_is_refused_at_load(library, edit, message):
 def test_a_weight_that_is_not_constant_is_refused(library):
     model = helper.make_model(
         helper.make_graph(
-            [
-                helper.make_node(
-                    "PackedMatMul", ["A", "B", "s"], ["Y"], domain="onnxq", name="/fc", block_size=32
-                )
-            ],
+            [helper.make_node("PackedMatMul", ["A", "B", "s"], ["Y"], domain="onnxq", name="/fc", block_size=32)],
             "g",
             [
                 helper.make_tensor_value_info("A", TensorProto.FLOAT, [1, K]),
@@ -75,7 +71,5 @@ def test_a_of_the_wrong_depth_is_refused_at_run_time(library, shape):
     weight = random_weight(np.random.default_rng(0), K, N)
     proto = onnx.load_from_string(matmul_model(weight))
     proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("A", TensorProto.FLOAT, ["m", "k"]))
-    with pytest.raises(
-        Exception, match=re.escape(f"A has shape [{shape[0]}, {shape[1]}], expected [.., {K}]")
-    ):
+    with pytest.raises(Exception, match=re.escape(f"A has shape [{shape[0]}, {shape[1]}], expected [.., {K}]")):
         run(proto.SerializeToString(), library, np.zeros(shape, np.float32))
