@@ -34,7 +34,8 @@ class LeastSquaresRange(HistogramCalibrator):
 
 
 def _squared_error(points: Points, low: FloatArray, high: FloatArray, scheme: NumberFormat) -> FloatArray:
-    """Sum of squared errors [candidates] when the points are quantized over each [low, high]."""
+    """Sum of squared errors [candidates] when the points are quantized over each [low, high], in squares of the
+    largest value, so that none overflows."""
     scale, zero_point = scales_covering(low, high, scheme, scale_dtype=np.float32)
     zero_point = None if zero_point is None else zero_point[:, None]
     error = encode(points.values, scale[:, None], zero_point, scheme)  # [candidates, points]
@@ -42,6 +43,7 @@ def _squared_error(points: Points, low: FloatArray, high: FloatArray, scheme: Nu
         error -= zero_point
     error *= scale[:, None]
     error -= points.values
+    error /= np.maximum(np.abs(points.values).max(initial=0), np.finfo(np.float32).tiny)
     error *= error
     return np.asarray(error.astype(np.float64) @ points.counts)
 
