@@ -15,8 +15,8 @@
 //
 // Which weight row a fragment depth stands for is ours to choose, as long as the activations are
 // read in the same order. `depth_in_tile` chooses it so that a lane's activations are contiguous:
-//   wide   (blocks >= 32): 8 neighbours, two 16-byte reads a tile (16-bit types)
-//   narrow (blocks of 16): 4 neighbours, because one step must then stay inside one block
+//   wide    8 neighbours: 16 bytes of a 16-bit type, two reads a tile
+//   narrow  4 neighbours: 16 bytes of float; and blocks of 16, whose steps must stay inside one block
 //
 // Codes are unsigned (signed ones are stored with their sign bit flipped) and lie in planes of 8, 4,
 // 2 or 1 bits: 3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2. In a plane of width w a lane owns w 32-bit words.
@@ -57,7 +57,11 @@ inline constexpr int kStepDepth = 16;  // depth of one m16n8k16
 inline constexpr int kSteps = kTileDepth / kStepDepth;
 inline constexpr int kGroups = 8;  // lanes / 4
 inline constexpr int kRegisters = 4;
-inline constexpr int kNarrowBlock = 16;  // the one block size with the narrow order
+inline constexpr int kNarrowBlock = 16;  // has the narrow order whatever the element
+
+ONNXQ_ANYWHERE constexpr bool narrow_order(Element e, int block_size) {
+  return e == Element::kFloat || block_size == kNarrowBlock;
+}
 
 ONNXQ_ANYWHERE constexpr int ceil_div(int value, int by) { return (value + by - 1) / by; }
 

@@ -42,14 +42,28 @@ class NodeWeight final : public Weight {
   const cpu::WeightSource& source_;
 };
 
-// Inputs `codes`, `codes + 1 + gap` (scales) and the next (zero points) of a node, on the device.
-PackedWeight read_weight(const Op& op, const Api& api, const OrtKernelInfo* info, std::size_t codes, std::size_t scales) {
-  const Tensor code_tensor = ort::require_constant(api, info, codes, "the weight");
-  const Tensor scale_tensor = ort::require_constant(api, info, scales, "scales");
-  Tensor zeros;
-  if (op.traits.zero_points) zeros = ort::require_constant(api, info, scales + 1, "zero_points");
-  const ort::WeightTensors tensors{&code_tensor, &scale_tensor, op.traits.zero_points ? &zeros : nullptr};
-  const cpu::WeightSource source = ort::check_weight(tensors, ort::read_block_size(api, info), op.traits.transposed);
+// The constant inputs of a node that hold its weight.
+struct WeightInputs {
+  std::size_t codes;      // codes, or the low plane
+  std::size_t high = 0;   // the high plane, 0 where there is none
+  std::size_t scales;
+  // zero points follow the scales
+};
+
+PackedWeight read_weight(const Op& op, const Api& api, const OrtKernelInfo* info, const WeightInputs& at) {
+  const int block_size = ort::read_block_size(api, info);
+  const Tensor codes = ort::require_constant(api, info, at.codes, "the weight");
+  const Tensor scales = ort::require_constant(api, info, at.scales, "scales");
+  Tensor high, zeros;
+  if (op.traits.zero_points) zeros = ort::require_constant(api, info, at.scales + 1, "zero_points");
+  const Tensor* zero_points = op.traits.zero_points ? &zeros : nullptr;
+  if (at.high == 0) {
+    const cpu::WeightSource source = ort::check_weight({&codes, &scales, zero_points}, block_size, op.traits.transposed);
+    return repack(NodeWeight(source), element_of(op.output));
+  }
+  high = ort::require_constant(api, info, at.high, "the high plane");
+  const cpu::WeightSource source =
+      ort::check_planes({op.traits.bits, &codes, &high, &scales, zero_points}, ort::read_rows(api, info), block_size);
   return repack(NodeWeight(source), element_of(op.output));
 }
 
@@ -96,29 +110,37 @@ class GatherKernel final : public ort::Kernel {
   Gather gather_;
 };
 
+// Inputs: A, codes, scales (, zero_points).
 std::unique_ptr<ort::Kernel> create_matmul(const Op& op, const Api& api, const OrtKernelInfo* info) {
-  return std::make_unique<MatMulKernel>(api, read_weight(op, api, info, 1, 2));
+  return std::make_unique<MatMulKernel>(api, read_weight(op, api, info, {.codes = 1, .scales = 2}));
+}
+
+// Inputs: A, low, high, scales (, zero_points).
+std::unique_ptr<ort::Kernel> create_planes(const Op& op, const Api& api, const OrtKernelInfo* info) {
+  return std::make_unique<MatMulKernel>(api, read_weight(op, api, info, {.codes = 1, .high = 2, .scales = 3}));
 }
 
 // Inputs: data, indices, scales (, zero_points).
 std::unique_ptr<ort::Kernel> create_gather(const Op& op, const Api& api, const OrtKernelInfo* info) {
-  return std::make_unique<GatherKernel>(api, read_weight(op, api, info, 0, 2));
+  return std::make_unique<GatherKernel>(api, read_weight(op, api, info, {.codes = 0, .scales = 2}));
 }
 
 // Weights, scales and zero points stay in CPU memory, where repacking reads them: onnxruntime then makes no
 // device copy of its own, and the device holds a weight once. Activations and indices come on the device.
-std::unique_ptr<Op> cuda_op(const std::string& name, std::vector<ElementType> inputs, ElementType output,
-                            ort::Traits traits) {
-  const bool gather = name.starts_with("PackedGather");
-  auto op = std::make_unique<Op>(name, std::move(inputs), output, traits, gather ? create_gather : create_matmul);
+std::unique_ptr<Op> cuda_op(const Op& cpu_op, std::vector<ElementType> inputs, ElementType output) {
+  const bool gather = cpu_op.name.starts_with("PackedGather");
+  const bool planes = cpu_op.name.starts_with("PackedMatMulBits");
+  auto op = std::make_unique<Op>(cpu_op.name, std::move(inputs), output, cpu_op.traits,
+                                 gather ? create_gather : planes ? create_planes : create_matmul);
 #ifndef ONNXQ_CUDA_EMULATED
   op->GetExecutionProviderType = [](const ort::OrtCustomOp*) { return "CUDAExecutionProvider"; };
-#endif
+  // The input that is not a constant: indices of a gather, else activations.
   op->GetInputMemoryType = gather ? [](const ort::OrtCustomOp*, std::size_t i) {
     return i == 1 ? ort::OrtMemTypeDefault : ort::OrtMemTypeCPUInput;
   } : [](const ort::OrtCustomOp*, std::size_t i) {
     return i == 0 ? ort::OrtMemTypeDefault : ort::OrtMemTypeCPUInput;
   };
+#endif
   return op;
 }
 
@@ -128,12 +150,12 @@ const std::vector<std::unique_ptr<Op>>& cuda_ops() {
   static const std::vector<std::unique_ptr<Op>> ops = [] {
     std::vector<std::unique_ptr<Op>> list;
     for (const auto& cpu_op : ort::all_ops()) {
-      const bool gather = cpu_op->name.starts_with("PackedGather");
-      list.push_back(cuda_op(cpu_op->name, cpu_op->inputs, cpu_op->output, cpu_op->traits));
-      if (gather || cpu_op->output != ElementType::kFloat16) continue;
+      if (cpu_op->name.starts_with("CodebookMatMul")) continue;  // CPU only so far, see README.md
+      list.push_back(cuda_op(*cpu_op, cpu_op->inputs, cpu_op->output));
+      if (cpu_op->name.starts_with("PackedGather") || cpu_op->output != ElementType::kFloat16) continue;
       std::vector<ElementType> inputs = cpu_op->inputs;
       inputs[0] = ElementType::kBFloat16;
-      list.push_back(cuda_op(cpu_op->name, inputs, ElementType::kBFloat16, cpu_op->traits));
+      list.push_back(cuda_op(*cpu_op, std::move(inputs), ElementType::kBFloat16));
     }
     return list;
   }();

@@ -30,8 +30,7 @@ void put(uint8_t* plane, int width, int lane, int step, int reg, int half, unsig
   std::memcpy(at, &word, sizeof word);
 }
 
-void pack_tile(const Weight& source, int64_t first_column, int64_t first_depth, uint8_t* tile) {
-  const bool narrow = source.block == kNarrowBlock;
+void pack_tile(const Weight& source, bool narrow, int64_t first_column, int64_t first_depth, uint8_t* tile) {
   const int base = base_width(source.bits), extra = extra_width(source.bits);
   for (int lane = 0; lane < kLanes; ++lane)
     for (int step = 0; step < kSteps; ++step)
@@ -92,7 +91,7 @@ PackedWeight repack(const Weight& source, Element element) {
   uint8_t* tile = packed.bytes.data();
   for (int64_t c = 0; c < column_tiles; ++c)
     for (int64_t d = 0; d < depth_tiles; ++d, tile += tile_bytes(source.bits))
-      pack_tile(source, c * kTileColumns, d * kTileDepth, tile);
+      pack_tile(source, narrow_order(element, source.block), c * kTileColumns, d * kTileDepth, tile);
 
   uint8_t* zeros = packed.bytes.data() + packed.zeros_offset;
   if (!zero_points) std::memset(zeros, symmetric_zero(source.bits), zero_bytes);

@@ -43,7 +43,7 @@ ONNXQ_ANYWHERE constexpr TileShape wide_shape(Element e) {
 //
 //   tokens   [part][depth tile][token] 128 bytes: 64 depths, 16-byte pieces swizzled (`swizzle`)
 //   weights  [depth tile][column group] tiles of layout.h
-//   scales   [depth tile][column group] one scale row each, in slots of the largest row
+//   scales   [depth tile][column group] one scale row each, densely, whatever the rows' size
 //   zeros    the same
 struct StageLayout {
   int token_part_bytes;
@@ -56,8 +56,7 @@ struct StageLayout {
 };
 
 inline constexpr int kTokenRowBytes = 2 * kTileDepth;
-inline constexpr int kZeroSlotBytes = kTileColumns * kTileDepth / kNarrowBlock;
-ONNXQ_ANYWHERE constexpr int scale_slot_bytes(Element e) { return kZeroSlotBytes * element_bytes(e); }
+inline constexpr int kLargestRow = kTileColumns * kTileDepth / kNarrowBlock;  // entries of a scale row
 
 // Row stride of the sums [depth warp][token][column]: = 4 modulo 16 words, so that a warp's fragment (8
 // columns x 4 token pairs) meets 32 different banks.
@@ -69,8 +68,8 @@ ONNXQ_ANYWHERE constexpr StageLayout stage_layout(const TileShape& shape, Elemen
   l.token_part_bytes = shape.warps_depth * shape.tokens() * kTokenRowBytes;
   l.weights = parts * l.token_part_bytes;
   l.scales = l.weights + slots * tile_bytes(bits);
-  l.zeros = l.scales + slots * scale_slot_bytes(e);
-  l.bytes = l.zeros + slots * kZeroSlotBytes;
+  l.zeros = l.scales + slots * kLargestRow * element_bytes(e);
+  l.bytes = l.zeros + slots * kLargestRow;
   l.stages = kSharedLimit / l.bytes < kMaxStages ? kSharedLimit / l.bytes : kMaxStages;
   const int sums = shape.warps_depth * shape.tokens() * sum_stride(shape) * 4;
   l.shared_bytes = l.stages * l.bytes > sums ? l.stages * l.bytes : sums;

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,10 +86,12 @@ def build_once(kind: str, key: str, make) -> Path:
     if folder.exists():
         return folder
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    scratch = OUTPUT / f".{kind}-{key}-{os.getpid()}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    make(scratch)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=OUTPUT))
+    try:
+        make(scratch)
+    except BuildError:
+        shutil.rmtree(scratch)
+        raise
     try:
         scratch.rename(folder)
     except OSError:  # somebody else was faster

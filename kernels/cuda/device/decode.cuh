@@ -71,7 +71,7 @@ class DecodeWarp {
  private:
   using Scales = ScaleRow<E, Period>;
   using Zeros = ZeroRow<Period>;
-  static constexpr bool kNarrow = Period == kNarrowBlock;
+  static constexpr bool kNarrow = narrow_order(E, Period);
   static constexpr bool kDeep = Period > kTileDepth;          // one scale for the whole chunk
   static constexpr int kRows = kDeep ? 1 : Decode::kChunkTiles;  // scale rows a chunk needs
   static constexpr int kTileWords = 8;                        // 16 activations of a lane

@@ -116,7 +116,7 @@ __device__ __forceinline__ void gather(const GatherArgs& args) {
     return;
   }
   const GatherRow<E, Bits> row(args, static_cast<int>(index));
-  if (args.block_log2 == 4) {
+  if (E == Element::kFloat || args.block_log2 == 4) {  // narrow_order
     row.template store<true>(to);
   } else {
     row.template store<false>(to);

@@ -42,6 +42,20 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// Reads of shared memory that must stay whole: left to itself the compiler splits some 16-byte reads, and two
+// 8-byte ones of the same lanes meet in their banks.
+__device__ __forceinline__ uint4 read_shared_16(uint32_t from) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(from));
+  return v;
+}
+
+__device__ __forceinline__ uint2 read_shared_8(uint32_t from) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(from));
+  return v;
+}
+
 // Copies 16 bytes to shared memory behind the thread's back; writes zeros where `present` is false
 // and then does not touch `from`.
 __device__ __forceinline__ void copy_async_16(uint32_t to, const void* from, bool present) {

@@ -65,35 +65,37 @@ class TileWarp {
   template <int Period>
   __device__ __forceinline__ void multiply_tile(const unsigned char* stage, bool ends, Sums& block_sums,
                                                 Sums& sums) const {
-    // With narrow blocks a step has its own scales and 8-byte reads; otherwise two steps share reads.
-    constexpr int kUnit = Period == kNarrowBlock ? 1 : 2;
-    constexpr int kStepsOfBlock = Period / kStepDepth;
+    constexpr int kUnit = narrow_order(E, Period) ? 1 : 2;
     Tile<Bits> codes[kGroupsOfWarp];
     ScaleRow<E, Period> scales[kGroupsOfWarp];
     ZeroRow<Period> zeros[kGroupsOfWarp];
 #pragma unroll
     for (int g = 0; g < kGroupsOfWarp; ++g) {
-      const int slot = depth_warp_ * kShape.groups() + column_warp_ * kGroupsOfWarp + g;
+      const int slot = depth_warp_ * kShape.groups() + column_warp_ * kGroupsOfWarp + g, group = lane_ / 4;
+      using Scales = ScaleRow<E, Period>;
+      using Zeros = ZeroRow<Period>;
       codes[g].read_shared(stage + kLayout.weights + slot * tile_bytes(Bits), lane_);
-      scales[g].load_shared(stage + kLayout.scales + slot * scale_slot_bytes(E) +
-                            lane_ / 4 * ScaleRow<E, Period>::kBytes);
-      zeros[g].load_shared(stage + kLayout.zeros + slot * kZeroSlotBytes + lane_ / 4 * ZeroRow<Period>::kBytes);
+      scales[g].load_shared(stage + kLayout.scales + slot * Scales::kRowBytes + group * Scales::kBytes);
+      zeros[g].load_shared(stage + kLayout.zeros + slot * Zeros::kRowBytes + group * Zeros::kBytes);
     }
-    const unsigned char* tokens = stage + token_row(lane_ / 4);
+    const uint32_t tokens = ptx::shared_address(stage + token_row(lane_ / 4));
+    const auto after = [&](int steps_done) {
+      constexpr int kStepsOfBlock = Period / kStepDepth;
+      if (steps_done % kStepsOfBlock != 0 || (steps_done == kSteps && !ends)) return;
+      add_scaled<Period>(scales, steps_done / kStepsOfBlock - 1, block_sums, sums);
+    };
     unit<Period, 0, kUnit>(codes, zeros, tokens, block_sums);
     if constexpr (kUnit == 1) {
-      add_scaled<Period>(scales, 0, block_sums, sums);
+      after(1);
       unit<Period, 1, kUnit>(codes, zeros, tokens, block_sums);
-      add_scaled<Period>(scales, 1, block_sums, sums);
-    } else if constexpr (kStepsOfBlock == 2) {
-      add_scaled<Period>(scales, 0, block_sums, sums);
     }
+    after(2);
     unit<Period, 2, kUnit>(codes, zeros, tokens, block_sums);
     if constexpr (kUnit == 1) {
-      add_scaled<Period>(scales, 2, block_sums, sums);
+      after(3);
       unit<Period, 3, kUnit>(codes, zeros, tokens, block_sums);
     }
-    if (ends) add_scaled<Period>(scales, kTileDepth / Period - 1, block_sums, sums);
+    after(4);
   }
 
   // Byte offset of a token of this warp in the stage.
@@ -104,7 +106,7 @@ class TileWarp {
   // Steps Step .. Step + Unit - 1 of the tile for all tokens of the warp.
   template <int Period, int Step, int Unit>
   __device__ __forceinline__ void unit(const Tile<Bits> (&codes)[kGroupsOfWarp],
-                                       const ZeroRow<Period> (&zeros)[kGroupsOfWarp], const unsigned char* tokens,
+                                       const ZeroRow<Period> (&zeros)[kGroupsOfWarp], uint32_t tokens,
                                        Sums& block_sums) const {
     uint32_t a[kGroupsOfWarp][Unit][4];
 #pragma unroll
@@ -129,19 +131,18 @@ class TileWarp {
     }
   }
 
-  // The lane's activations of a unit: 16 bytes for two steps, 8 for a narrow one.
+  // The lane's activations of a unit: 16 bytes for two steps in the wide order, 8 for one in the narrow.
   template <int Step, int Unit>
-  __device__ __forceinline__ void read_tokens(const unsigned char* row, uint32_t (&b)[2 * Unit]) const {
+  __device__ __forceinline__ void read_tokens(uint32_t row, uint32_t (&b)[2 * Unit]) const {
     const int token = lane_ / 4, quad = lane_ % 4;
     if constexpr (Unit == 2) {
-      const uint4 v = *reinterpret_cast<const uint4*>(row + swizzle(token, Step / 2 * 4 + quad) * 16);
+      const uint4 v = ptx::read_shared_16(row + swizzle(token, Step / 2 * 4 + quad) * 16);
       b[0] = v.x;
       b[1] = v.y;
       b[2] = v.z;
       b[3] = v.w;
     } else {
-      const uint2 v =
-          *reinterpret_cast<const uint2*>(row + swizzle(token, Step * 2 + quad / 2) * 16 + quad % 2 * 8);
+      const uint2 v = ptx::read_shared_8(row + swizzle(token, Step * 2 + quad / 2) * 16 + quad % 2 * 8);
       b[0] = v.x;
       b[1] = v.y;
     }
@@ -203,8 +204,8 @@ __device__ __forceinline__ void tile_product(const MatMulArgs& args) {
     stage = stage + 1 == kLayout.stages ? 0 : stage + 1;
   }
 
-  ptx::copy_async_wait<0>();
-  __syncthreads();  // the stages become the sums' room
+  // No copy is on its way any more (the last groups were empty); the stages become the sums' room.
+  __syncthreads();
   store_product<E, kShape.warps_depth>(args, kShape, first_token, first_group * kTileColumns, warp.place(), sums,
                                        reinterpret_cast<float*>(shared));
 }

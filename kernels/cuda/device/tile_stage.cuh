@@ -32,9 +32,9 @@ class StageLoader {
     load_weights(stage + kLayout.weights, first_tile);
     // A row of one block has 16 entries: 16 bytes of zero points, 32 or 64 of scales.
     constexpr int kScaleLog2 = sizeof(Storage<E>) == 4 ? 2 : 1;
-    load_rows(stage + kLayout.scales, first_tile, scale_slot_bytes(E), static_cast<const unsigned char*>(args_.scales),
+    load_rows(stage + kLayout.scales, first_tile, static_cast<const unsigned char*>(args_.scales),
               in_row_log2_ + kScaleLog2, 16 << (in_row_log2_ + kScaleLog2));
-    load_rows(stage + kLayout.zeros, first_tile, kZeroSlotBytes, args_.zeros, in_row_log2_, args_.zero_stride);
+    load_rows(stage + kLayout.zeros, first_tile, args_.zeros, in_row_log2_, args_.zero_stride);
     if (E != Element::kFloat && args_.aligned_rows) {
       load_tokens_async(stage, first_tile);
     } else {
@@ -43,7 +43,6 @@ class StageLoader {
   }
 
  private:
-  static constexpr int kPieces = kTokenRowBytes / 16;  // of a token's row
   static constexpr int kSlots = kShape.warps_depth * kShape.groups();
 
   __device__ __forceinline__ int row_log2() const { return args_.block_log2 < 6 ? 6 : args_.block_log2; }
@@ -65,37 +64,42 @@ class StageLoader {
   }
 
   // One row of 2^pieces_log2 x 16 bytes, of scales or zero points, for every (depth tile, column group).
-  __device__ __forceinline__ void load_rows(unsigned char* to, int first_tile, int slot_bytes,
-                                            const unsigned char* table, int pieces_log2, int stride) const {
+  __device__ __forceinline__ void load_rows(unsigned char* to, int first_tile, const unsigned char* table,
+                                            int pieces_log2, int stride) const {
     for (int index = threadIdx.x; index < kSlots << pieces_log2; index += kShape.threads()) {
       const int slot = index >> pieces_log2, piece = index & ((1 << pieces_log2) - 1);
       const int tile = first_tile + slot / kShape.groups(), group = first_group_ + slot % kShape.groups();
       const bool present = tile < depth_tiles_ && group < groups_;
       const int row = present ? group * scale_rows_ + ((tile * kTileDepth) >> row_log2()) : 0;
-      ptx::copy_async_16(ptx::shared_address(to + slot * slot_bytes + piece * 16),
+      ptx::copy_async_16(ptx::shared_address(to + index * 16),
                          table + static_cast<int64_t>(row) * stride + piece * 16, present);
     }
   }
 
+  // `Elements` neighbours of a token, one thread's share.
+  template <int Elements>
   struct TokenPiece {
     int token;  // of the matrix
     int depth;
     int offset;  // in a part of the stage
+
+    __device__ __forceinline__ TokenPiece(int index, int first_token, int first_tile) {
+      constexpr int kInRow = kTileDepth / Elements;
+      const int within = index % kInRow, row = index / kInRow;  // row: [depth tile][token]
+      const int in_tile = row % kShape.tokens(), byte = within * Elements * 2;
+      token = first_token + in_tile;
+      depth = (first_tile + row / kShape.tokens()) * kTileDepth + within * Elements;
+      offset = row * kTokenRowBytes + swizzle(in_tile, byte / 16) * 16 + byte % 16;
+    }
   };
-  __device__ __forceinline__ TokenPiece token_piece(int index, int first_tile) const {
-    const int piece = index % kPieces, row = index / kPieces;  // row: [depth tile][token]
-    const int token = row % kShape.tokens();
-    return {first_token_ + token, (first_tile + row / kShape.tokens()) * kTileDepth + piece * 8,
-            row * kTokenRowBytes + swizzle(token, piece) * 16};
-  }
-  static constexpr int kTokenPieces = kShape.warps_depth * kShape.tokens() * kPieces;
+  static constexpr int kTokenElements = kShape.warps_depth * kShape.tokens() * kTileDepth;
 
   __device__ __forceinline__ void load_tokens_async(unsigned char* to, int first_tile) const {
-    static_assert(kTokenPieces % kShape.threads() == 0);
+    static_assert(kTokenElements / 8 % kShape.threads() == 0);
     const Storage<E>* tokens = static_cast<const Storage<E>*>(args_.activations);
 #pragma unroll
-    for (int at = 0; at < kTokenPieces; at += kShape.threads()) {
-      const TokenPiece p = token_piece(at + threadIdx.x, first_tile);
+    for (int at = 0; at < kTokenElements / 8; at += kShape.threads()) {
+      const TokenPiece<8> p(at + threadIdx.x, first_token_, first_tile);
       // Aligned rows are whole pieces, so a piece is inside k or beyond it.
       const bool present = p.token < args_.m && p.depth < args_.k;
       const int64_t source = present ? static_cast<int64_t>(p.token) * args_.k + p.depth : 0;
@@ -103,22 +107,23 @@ class StageLoader {
     }
   }
 
+  // 16 bytes of float a thread when all are there; otherwise element by element.
   __device__ __forceinline__ void load_tokens_guarded(unsigned char* to, int first_tile) const {
-    for (int index = threadIdx.x; index < kTokenPieces; index += kShape.threads()) {
-      const TokenPiece p = token_piece(index, first_tile);
+    for (int index = threadIdx.x; index < kTokenElements / 4; index += kShape.threads()) {
+      const TokenPiece<4> p(index, first_token_, first_tile);
       const bool present = p.token < args_.m;
-      const Storage<E>* from =
-          static_cast<const Storage<E>*>(args_.activations) + (present ? static_cast<int64_t>(p.token) * args_.k : 0);
-      Tokens<E, 4> piece;
-      if (E == Element::kFloat && args_.aligned_rows && present && p.depth + 8 <= args_.k) {
-        read_aligned<E, 4>(from + p.depth, piece, 0);
+      const Storage<E>* from = static_cast<const Storage<E>*>(args_.activations) +
+                               (present ? static_cast<int64_t>(p.token) * args_.k : 0) + p.depth;
+      Tokens<E, 2> piece;
+      if (E == Element::kFloat && args_.aligned_rows && present && p.depth + 4 <= args_.k) {
+        read_aligned<E, 2>(from, piece, 0);
       } else {
-        read_guarded<E, 4>(from + p.depth, present ? args_.k - p.depth : 0, piece, 0);
+        read_guarded<E, 2>(from, present ? args_.k - p.depth : 0, piece, 0);
       }
 #pragma unroll
       for (int part = 0; part < kParts<E>; ++part)
-        *reinterpret_cast<uint4*>(to + part * kLayout.token_part_bytes + p.offset) =
-            make_uint4(piece.word[part][0], piece.word[part][1], piece.word[part][2], piece.word[part][3]);
+        *reinterpret_cast<uint2*>(to + part * kLayout.token_part_bytes + p.offset) =
+            make_uint2(piece.word[part][0], piece.word[part][1]);
     }
   }
 

@@ -114,7 +114,8 @@ bool Report::clean() const {
 void fault(Fault kind, uint32_t site, const std::string& what) {
   Report& report = machine->report;
   report.faults[static_cast<size_t>(kind)] += 1;
-  if (report.messages.size() >= kMessages) return;
+  // One message for each kind at each instruction; the counts tell how often.
+  if (report.messages.size() >= kMessages || !report.told.insert({kind, site}).second) return;
   std::string text = fault_name(kind);
   if (machine->cta != nullptr && machine->thread != nullptr)
     text += ": CTA " + std::to_string(machine->cta->index.x) + "," + std::to_string(machine->cta->index.y) + " thread " +

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,7 @@ const char* fault_name(Fault fault);
 struct Report {
   std::array<uint64_t, static_cast<size_t>(Fault::kCount)> faults{};
   std::vector<std::string> messages;  // the first few, in words
+  std::set<std::pair<Fault, uint32_t>> told;  // kinds and instructions that have a message
   uint64_t mma = 0, barriers = 0, async_copies = 0, switches = 0;
   bool clean() const;
 };

@@ -94,7 +94,6 @@ EMU_OP bool or_pred(bool a, bool b) { return a || b; }
 EMU_OP bool and_pred(bool a, bool b) { return a && b; }
 EMU_OP bool not_pred(bool a) { return !a; }
 EMU_OP bool setp_ne_s32(uint32_t a, uint32_t b) { return a != b; }
-EMU_OP bool setp_le_s32(uint32_t a, uint32_t b) { return static_cast<int32_t>(a) <= static_cast<int32_t>(b); }
 EMU_OP bool setp_gt_s32(uint32_t a, uint32_t b) { return static_cast<int32_t>(a) > static_cast<int32_t>(b); }
 EMU_OP bool setp_lt_s64(uint64_t a, uint64_t b) { return static_cast<int64_t>(a) < static_cast<int64_t>(b); }
 EMU_OP bool setp_ge_s64(uint64_t a, uint64_t b) { return static_cast<int64_t>(a) >= static_cast<int64_t>(b); }

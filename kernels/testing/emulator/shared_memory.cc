@@ -48,12 +48,13 @@ bool SharedMemory::check(uint32_t offset, uint32_t size, bool write, uint32_t si
       s.initialised = true;
       continue;
     }
+    // The reader is noted even so: whoever writes here later without a barrier races with it.
+    s.reader = s.read_epoch == epoch && s.reader != me && s.reader != kNobody ? kSeveral : me;
+    s.read_epoch = epoch;
     if (!s.initialised) {
       fault(Fault::kUninitialised, site, at(byte) + " was never written");
       return false;
     }
-    s.reader = s.read_epoch == epoch && s.reader != me && s.reader != kNobody ? kSeveral : me;
-    s.read_epoch = epoch;
   }
   return true;
 }

@@ -109,8 +109,6 @@ class _Function:
             return self._register(text, kind)
         if kind == "i":
             return str(int(text, 0))
-        if kind == "p" and text in ("0", "-1"):
-            return "true" if text == "-1" else "false"
         if (match := re.match(r"0f([0-9a-fA-F]{8})$", text)) and kind == "w":
             return f"0x{match.group(1)}u"
         if re.match(r"-?\d+$", text) and kind in _INTEGER:

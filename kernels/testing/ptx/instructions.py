@@ -63,7 +63,7 @@ _values("w", "www", "prmt.b32")
 _values("w", "wwwi", "lop3.b32")
 _values("p", "p", "not.pred")
 _values("p", "pp", "and.pred", "or.pred")
-_values("p", "ww", "setp.eq.s32", "setp.ne.s32", "setp.lt.s32", "setp.le.s32", "setp.ge.s32", "setp.gt.s32")
+_values("p", "ww", "setp.eq.s32", "setp.ne.s32", "setp.lt.s32", "setp.ge.s32", "setp.gt.s32")
 _values("p", "ww", "setp.lt.u32", "setp.gt.u32")
 _values("p", "dd", "setp.lt.s64", "setp.ge.s64")
 _values("w", "wwp", "selp.b32")
@@ -81,7 +81,7 @@ _values("d", "d", "cvta.to.global.u64")
 _values("w", "ww", "add.f32", "sub.f32", "mul.f32", "sub.rn.f16x2")
 _values("w", "www", "fma.rn.f32", "fma.rn.f16x2", "fma.rn.bf16x2")
 
-for _opcode in ("mov.pred", "mov.u16", "mov.u32", "mov.f32", "mov.b32", "mov.u64", "mov.b64"):
+for _opcode in ("mov.u16", "mov.u32", "mov.f32", "mov.b32", "mov.u64", "mov.b64"):
     OPCODES[_opcode] = Special("mov")  # b32 also splits and joins pairs of 16 bits
 OPCODES["bra"] = OPCODES["bra.uni"] = Special("branch")
 OPCODES["ret"] = Special("ret")
@@ -108,4 +108,4 @@ _memory("global", False, "||u8", "||u16", "||s32", "||u64", "||f32", "nc||u16", 
 _memory("global", False, *(f"nc.L1::no_allocate.L2::128B|{v}|u32" for v in ("", "v2", "v4")))
 _memory("global", True, "||u16", "||u32", "||f32", "|v2|u32", "|v4|u32", "|v4|f32")
 _memory("shared", False, "||u16", "||u32", "||f32", "|v2|u32", "|v4|u32", "|v4|f32")
-_memory("shared", True, "||f32", "|v4|u32")
+_memory("shared", True, "||f32", "|v2|u32")

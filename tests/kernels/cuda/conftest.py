@@ -47,6 +47,7 @@ def kernels(request):
     here = [item for item in request.session.items if HERE in Path(item.fspath).parents]
     wanted = {item.callspec.params["variant"] for item in here
               if hasattr(item, "callspec") and "variant" in item.callspec.params}  # fmt: skip
+    build.emulated_driver()  # all variants link to it
     with ThreadPoolExecutor(2) as pool:
         for _ in pool.map(build.emulated_kernels, sorted(wanted, key=lambda v: v.name)):
             pass

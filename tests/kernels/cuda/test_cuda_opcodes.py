@@ -116,7 +116,7 @@ ORACLES = {
     "bfi.b32": insert, "prmt.b32": permute,
     "and.pred": lambda a, b: a and b, "or.pred": lambda a, b: a or b, "not.pred": lambda a: not a,
     "setp.eq.s32": lambda a, b: a == b, "setp.ne.s32": lambda a, b: a != b,
-    "setp.lt.s32": lambda a, b: signed(a) < signed(b), "setp.le.s32": lambda a, b: signed(a) <= signed(b),
+    "setp.lt.s32": lambda a, b: signed(a) < signed(b), 
     "setp.ge.s32": lambda a, b: signed(a) >= signed(b), "setp.gt.s32": lambda a, b: signed(a) > signed(b),
     "setp.lt.u32": lambda a, b: a < b, "setp.gt.u32": lambda a, b: a > b,
     "setp.lt.s64": lambda a, b: signed(a, 64) < signed(b, 64), "setp.ge.s64": lambda a, b: signed(a, 64) >= signed(b, 64),
@@ -274,7 +274,7 @@ def memory_entry(opcode: str, semantics: Memory) -> str:
     )  # fmt: skip
     use = f"\t{opcode} " + (f"{places[semantics.space]}, {operand};" if semantics.store else
                             f"{operand}, {places[semantics.space]};")  # fmt: skip
-    move_in = "\tld.global.nc.v4.u32 {%r20, %r21, %r22, %r23}, [%rd4];\n\tst.shared.v4.u32 [%r3], {%r20, %r21, %r22, %r23};\n"
+    move_in = "\tld.global.nc.v4.u32 {%r20, %r21, %r22, %r23}, [%rd4];\n\tst.shared.v2.u32 [%r3], {%r20, %r21};\n\tst.shared.v2.u32 [%r3+8], {%r22, %r23};\n"
     move_out = "\tld.shared.v4.u32 {%r20, %r21, %r22, %r23}, [%r3];\n\tst.global.v4.u32 [%rd5], {%r20, %r21, %r22, %r23};"
     store = {1: "st.global.u16", 2: "st.global.u16", 4: "st.global.u32", 8: ""}[semantics.size]
     results = "\n".join(f"\t{store} [%rd5+{max(semantics.size, 2) * i}], {n};" for i, n in enumerate(names))
