@@ -64,6 +64,7 @@ class Scratch:
         del proto.graph.output[:]
         for name in dict.fromkeys([*outputs, *shapes.values()]):
             proto.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
+        _prune(proto.graph)
         return Session.from_proto(proto, options, path=self.path, base=self.base), shapes
 
 
@@ -92,6 +93,30 @@ def scratch_copy(model: Model) -> Iterator[Scratch]:
                     placed[id(tensor)] = _reference(tensor, path.relative_to(base), offset, base)
                 value.const_value = placed[id(tensor)]
         yield Scratch(model.path, ir.to_proto(graph), base)
+
+
+def _prune(graph: onnx.GraphProto) -> None:
+    """Drop nodes and initializers that no output needs: onnxruntime would run every node it is given."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):  # the nodes of a graph are sorted
+        if needed.intersection(node.output):
+            needed.update(_reads(node))
+            kept.append(node)
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(initializers)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, also those that its subgraphs take from around them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in [attribute.g, *attribute.graphs]:
+            for inner in graph.node:
+                yield from _reads(inner)
+            yield from (output.name for output in graph.output)
 
 
 def _in_files(model: ir.Model) -> Iterator[ir.ExternalTensor]:
