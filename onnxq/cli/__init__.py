@@ -1,4 +1,4 @@
-"""The command line: `onnxq convert`, `inspect`, `verify`, `plugins`.
+"""The command line: `onnxq convert`, `calibrate`, `inspect`, `verify`, `plugins`.
 
 Exit codes: 0 fine, 1 error, 2 usage (including a recipe that cannot be), 3 verification missed its target.
 """
@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from onnxq.cli.calibrate import calibrate
 from onnxq.cli.convert import convert
 from onnxq.cli.inspect import inspect
 from onnxq.cli.plugins import plugins
@@ -34,7 +35,7 @@ def onnxq() -> None:
     """
 
 
-for command in (convert, inspect, verify, plugins):
+for command in (convert, calibrate, inspect, verify, plugins):
     onnxq.add_command(command)
 
 
