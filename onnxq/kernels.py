@@ -72,8 +72,11 @@ def _integer_kernel(
 def _kernel(output: str, producers: dict[str, onnx.NodeProto], consumers: dict[str, list[onnx.NodeProto]]) -> str:
     value = output
     for _ in range(3):  # the value itself, or a fused Add (bias) or Cast behind it took over the name
-        node = producers.get(value)
+        node, seen = producers.get(value), set[str]()
         while node is not None and node.op_type in _LOOK_THROUGH and node.input[0] in producers:
+            if node.input[0] in seen:  # one name in two scopes: casts that onnxruntime puts into both branches
+                break
+            seen.add(node.input[0])
             node = producers[node.input[0]]
         if node is not None:
             return f"{node.domain}::{node.op_type}" if node.domain == ops.DOMAIN else node.op_type

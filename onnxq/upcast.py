@@ -16,11 +16,17 @@ from onnxq.model import all_graphs, all_initializers
 
 __all__ = ["float32_copy", "needs_upcast"]
 
+_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type")
+"""Attributes of ONNX operators that name an element type."""
+
 
 def needs_upcast(path: Path) -> bool:
     """Does the model compute in bfloat16?"""
     model = ir.load(path)
-    return any(value.dtype == ir.DataType.BFLOAT16 for value in _values(model))
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    return any(value.dtype == ir.DataType.BFLOAT16 for value in _values(model)) or any(
+        node.attributes.get_int(name, 0) == int(ir.DataType.BFLOAT16) for node in nodes for name in _TYPE_ATTRIBUTES
+    )
 
 
 def float32_copy(path: Path, folder: Path) -> Path:
@@ -40,7 +46,7 @@ def float32_copy(path: Path, folder: Path) -> Path:
         if value.dtype == ir.DataType.BFLOAT16:
             value.dtype = ir.DataType.FLOAT
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        for name in ("to", "dtype", "output_dtype", "stash_type"):
+        for name in _TYPE_ATTRIBUTES:
             if node.attributes.get_int(name, 0) == int(ir.DataType.BFLOAT16):
                 node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
         constant = node.attributes.get("value")
