@@ -79,7 +79,9 @@ def _rewrite(conv: ir.Node) -> None:
     matrix = derive(weight, "_matrix", lambda w: w.reshape(channels_out, channels_in).T, (channels_in, channels_out))
     name = conv.name or ""
     flat = _node(conv, "Reshape", [x, _shape(graph, conv, "flat", [-1, channels_in])], f"{name}/flatten")
+    flat.shape = ir.Shape([None, channels_in])
     value = _node(conv, "MatMul", [flat, matrix], name)
+    value.shape = ir.Shape([None, channels_out])
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
     if bias is not None:
         value = _node(conv, "Add", [value, bias], f"{name}/bias")

@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from onnxq.model import FLOAT_TYPES
 from onnxq.qdq.blocks import UNBOUNDED, Block, Bounds, build_block
+from onnxq.qdq.families.nonlinear import SATURATING
 from onnxq.qdq.rule import constant_of
 from onnxq.qdq.rules import float_reason, rules_by_operator
 
@@ -145,6 +146,8 @@ def _candidates(nodes: list[ir.Node], barred: Mapping[str, str], *, everything: 
         rule = rules.get(node.op_type) if node.domain == "" else None
         if name in barred:
             reasons[name] = barred[name]
+        elif rule is None and node.op_type in SATURATING:
+            continue  # unless a block absorbs it; see _float_reason
         elif rule is None:
             reasons[name] = float_reason(node.op_type) if node.domain == "" else f"a {node.domain} operator"
         elif rule.slower is not None and not everything:
@@ -276,6 +279,6 @@ def _float_reason(node: ir.Node, reasons: Mapping[str, str]) -> str:
     name = node.name or ""
     if name in reasons:
         return reasons[name]
-    if node.op_type in ("Relu", "Clip"):
+    if node.op_type in SATURATING:
         return "nothing in front of it could absorb it: its input is float, or is read by others too"
     return "inside a branch or a loop: only the main graph is quantized to integer activations"

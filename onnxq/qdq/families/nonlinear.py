@@ -41,6 +41,8 @@ FLOAT_RULES = (
         ("HardSigmoid", "HardSwish", "Gelu", "Erf", "Tanh", "Elu", "Selu", "Celu", "Mish", "Softplus", "Softsign"),
         "onnxruntime has no integer kernel for it",
     ),
+    FloatRule(("LSTM", "GRU", "RNN"), "onnxruntime fuses no Q/DQ with recurrent layers"),
+    FloatRule(("Cast", "CastLike"), "it changes the type of its input"),
     FloatRule(
         ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization", "LogSoftmax"),
         "norms need more than 8 bits, and onnxruntime has no integer kernel for them",
