@@ -5,7 +5,8 @@
     python -m benchmarks.kernels --shapes 2048x2048 --rows 1 16 --bits 4 8 nf4
 
 The contenders of a line run in turns in one process, so that a slow minute of the machine hurts all alike;
-figures are medians of the turns, ratios are onnxruntime's time over ours.
+figures are medians of the turns, ratios are onnxruntime's time over ours. `--clock cpu` counts the time that the
+process really ran: with one thread that is the same, unless others use the machine too.
 """
 
 import argparse
@@ -49,12 +50,13 @@ class Line:
 class Contender:
     """A session with its input and output bound."""
 
-    def __init__(self, model: bytes, a: np.ndarray, threads: int, library: str | None) -> None:
+    def __init__(self, model: bytes, a: np.ndarray, args: argparse.Namespace, *, threads: int, ours: bool) -> None:
+        self.clock = time.process_time if args.clock == "cpu" else time.perf_counter
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        if library:
-            options.register_custom_ops_library(library)
+        if ours:
+            options.register_custom_ops_library(args.library)
         self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.bind(a)
 
@@ -67,10 +69,10 @@ class Contender:
         self.repeats = max(1, int(TURN_SECONDS / self.turn()))
 
     def turn(self) -> float:
-        start = time.perf_counter()
+        start = self.clock()
         for _ in range(self.repeats):
             self.session.run_with_iobinding(self.binding)
-        return (time.perf_counter() - start) / self.repeats
+        return (self.clock() - start) / self.repeats
 
 
 def compare(contenders: list[Contender], pairs: int) -> list[float]:
@@ -87,7 +89,7 @@ def lines(problem: Problem, args: argparse.Namespace, threads: int):
     if not args.no_float:
         models["float32"] = weight.float32()
     contenders = {
-        name: Contender(model, a, threads, args.library if name == "ours" else None)
+        name: Contender(model, a, args, threads=threads, ours=name == "ours")
         for name, model in models.items()
         if model is not None
     }
@@ -140,6 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--blocks", nargs="+", type=int, default=[32, 128])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--pairs", type=int, default=30, help="turns of each contender")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--no-float", action="store_true", help="leave the float32 MatMul out")
     parser.add_argument("--library", help="another libonnxq_ops than the installed one")
     parser.add_argument("--json", type=Path, help="also write the lines there")

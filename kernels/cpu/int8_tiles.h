@@ -227,14 +227,15 @@ TileTimesStrip<V> choose_strip_kernel(const PackedWeight& weight) {
   return wide ? tile_times_strip<V, kPanels, true, false> : tile_times_strip<V, kPanels, false, false>;
 }
 
+// Prefill. `whole` multiplies all rows of a tile by a strip of V::kStripPanels panels.
 template <class V>
-void prefill_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile) {
+void prefill_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile, TileTimesStrip<V> whole) {
   for (int64_t r = 0; r < tile.rows; ++r)
     std::fill_n(tile.out + r * tile.stride, tile.panels * kPanelColumns, 0.0f);
   const int64_t strip_blocks = kMaxBlock / weight.block;
   for (int64_t p = 0; p < tile.panels;) {
     const int64_t panels = tile.panels - p >= V::kStripPanels ? V::kStripPanels : 1;
-    const auto kernel = panels == 1 ? choose_strip_kernel<V, 1>(weight) : choose_strip_kernel<V, V::kStripPanels>(weight);
+    const auto kernel = panels == V::kStripPanels ? whole : choose_strip_kernel<V, 1>(weight);
     Strip<V> strip(weight, tile.panel + p);
     for (; strip.block < weight.blocks; strip.block += strip_blocks) {
       strip.blocks = std::min(strip_blocks, weight.blocks - strip.block);
@@ -248,7 +249,7 @@ void prefill_tile(const PackedWeight& weight, const PreparedRows& rows, const Ti
 template <class V>
 void int8_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile) {
   if (tile.rows <= 2 * kDecodeRows) return decode_tile<V>(weight, rows, tile);
-  prefill_tile<V>(weight, rows, tile);
+  prefill_tile<V>(weight, rows, tile, choose_strip_kernel<V, V::kStripPanels>(weight));
 }
 
 }  // namespace onnxq::cpu

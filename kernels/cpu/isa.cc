@@ -12,6 +12,10 @@
 #endif
 #if defined(ONNXQ_X86)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace onnxq::cpu {
@@ -35,6 +39,20 @@ bool has_avx512_vnni() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+}
+
+// Tile registers are 8 KB of state per thread, which Linux hands out on request, once per process.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr unsigned kTiles = 1u << 24, kInt8 = 1u << 25;  // CPUID leaf 7, EDX
+  constexpr long kRequestPermission = 0x1023;              // ARCH_REQ_XCOMP_PERM, asm/prctl.h
+  constexpr long kTileData = 18;                           // XFEATURE_XTILEDATA
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTiles) == 0 || (d & kInt8) == 0) return false;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 #elif defined(ONNXQ_ARM64)
 bool has_dot_products() {
@@ -72,6 +90,7 @@ bool machine_has(Isa isa) {
     case Isa::kAvx2: return has_avx2();
     case Isa::kAvxVnni: return has_avx2() && has_avx_vnni();
     case Isa::kAvx512Vnni: return has_avx512_vnni();
+    case Isa::kAmx: return has_avx512_vnni() && has_amx();
 #elif defined(ONNXQ_ARM64)
     case Isa::kNeon: return has_dot_products();
 #endif

@@ -8,6 +8,7 @@ const Kernels& kernels_for(Isa isa) {
     case Isa::kAvx2: return kAvx2Kernels;
     case Isa::kAvxVnni: return kAvxVnniKernels;
     case Isa::kAvx512Vnni: return kAvx512VnniKernels;
+    case Isa::kAmx: return kAmxKernels;
 #elif defined(ONNXQ_ARM64)
     case Isa::kNeon: return kNeonKernels;
 #endif
