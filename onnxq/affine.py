@@ -42,12 +42,14 @@ class QuantizedWeight:
             groups is ceil(K / block_size), or 1 per axis, or the single number [1, 1] per tensor.
         zero_points: same dtype as codes and same shape as scales; None when symmetric.
         scheme: the scheme all of this follows.
+        codebook: float32 [entries, 1], exact in float16, when the codes are indices; None otherwise.
     """
 
     codes: npt.NDArray[np.int8] | npt.NDArray[np.uint8]
     scales: FloatArray
     zero_points: npt.NDArray[np.uint8] | None
     scheme: Scheme
+    codebook: FloatArray | None = None
 
 
 def blocked_view(weight: npt.NDArray[np.floating], block_size: int) -> FloatArray:
@@ -137,6 +139,8 @@ def dequantize(quantized: QuantizedWeight) -> FloatArray:
     k, n = quantized.codes.shape
     rows = block_of_row(k, quantized.scales.shape[0], quantized.scheme)
     weight = quantized.codes.astype(np.float32)
+    if quantized.codebook is not None:
+        weight = quantized.codebook[quantized.codes, 0]
     if quantized.zero_points is not None:
         weight -= np.broadcast_to(quantized.zero_points.astype(np.float32), (quantized.scales.shape[0], n))[rows]
     return weight * np.broadcast_to(quantized.scales, (quantized.scales.shape[0], n))[rows]

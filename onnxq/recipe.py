@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from onnxq.errors import RecipeError
-from onnxq.scheme import BITS, BLOCK_SIZES
+from onnxq.scheme import BITS, BLOCK_SIZES, TABLE_BITS
 
 __all__ = ["BlockSize", "Override", "Recipe", "parse_override", "recipe_from", "recipe_from_file"]
 
@@ -40,7 +40,14 @@ def _check_block_size(value: Any) -> Any:
     return value
 
 
+def _check_table_bits(value: Any) -> Any:
+    if value != "float" and value not in TABLE_BITS:
+        raise ValueError(f"is not one of {', '.join(map(str, TABLE_BITS))} or 'float'")
+    return value
+
+
 Bits = Annotated[int, BeforeValidator(_check_bits)]
+TableBits = Annotated[int | Literal["float"], BeforeValidator(_check_table_bits)]
 BlockSize = Annotated[int | Literal["channel"], BeforeValidator(_check_block_size)]
 
 
@@ -73,9 +80,10 @@ class Recipe(_Strict):
         format: how quantized weights are written; `auto` chooses per node.
         bits: of matmul weights.
         block_size: weights along K that share a scale; "channel" gives one scale per output channel.
-        symmetric: signed codes without zero points; None means symmetric at 8 bits, asymmetric below.
+        symmetric: signed codes without zero points; None means symmetric at 6 and 8 bits, asymmetric below.
+        codebook: write matmul weights as indices into a codebook (4 bits each) instead of integers.
         table_bits: of embedding tables and the head tied to one; "float" leaves them.
-        method: weight quantizer, by plugin name.
+        method: weight quantizer, by plugin name; integer kernels' weights get "mse" unless one is given.
         activation_bits: of activations that run on codes; 16 is computed in float by onnxruntime's CPU.
         activation_signed: int8 activations instead of uint8.
         activation_symmetric: zero is the middle code of every activation that can be negative.
@@ -95,7 +103,8 @@ class Recipe(_Strict):
     bits: Bits = 4
     block_size: BlockSize = 32
     symmetric: bool | None = None
-    table_bits: Bits | Literal["float"] = 8
+    codebook: Literal["nf4"] | None = None
+    table_bits: TableBits = 8
     method: str = "rtn"
     activation_bits: Literal[8, 16] = 8
     activation_signed: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from onnxq.recipe import Recipe, parse_override, recipe_from, recipe_from_file
-from onnxq.scheme import BITS, BLOCK_SIZES
+from onnxq.scheme import BITS, BLOCK_SIZES, TABLE_BITS
 
 __all__ = ["FILE", "custom_op_option", "data_option", "recipe_options", "recipe_wishes"]
 
@@ -30,11 +30,16 @@ _RECIPE_OPTIONS = [
     click.option(
         "--symmetric/--asymmetric",
         default=None,
-        help="Signed codes, or unsigned ones with zero points [asymmetric below 8 bits].",
+        help="Signed codes, or unsigned ones with zero points [asymmetric below 6 bits].",
+    ),
+    click.option(
+        "--codebook",
+        type=click.Choice(["nf4"]),
+        help="Write matmul weights as 4-bit indices into a codebook, for onnxq's kernels.",
     ),
     click.option(
         "--table-bits",
-        type=click.Choice([*map(str, BITS), "float"]),
+        type=click.Choice([*map(str, TABLE_BITS), "float"]),
         help="Bits of embedding tables and the heads tied to them [8].",
     ),
     click.option("--method", metavar="NAME", help="Weight quantizer plugin [rtn]; see onnxq plugins."),
@@ -105,6 +110,7 @@ def recipe_wishes(options: dict[str, Any]) -> Recipe:
         "bits": _number(options["bits"]),
         "block_size": _number(options["block_size"]),
         "symmetric": options["symmetric"],
+        "codebook": options["codebook"],
         "table_bits": _number(options["table_bits"]),
         "method": options["method"],
         "activation_bits": _number(options["activation_bits"]),

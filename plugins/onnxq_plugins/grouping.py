@@ -23,7 +23,13 @@ def grouped(weight: FloatArray, scheme: Scheme) -> FloatArray:
 
 
 def assemble(
-    codes: FloatArray, scale: FloatArray, zero_point: FloatArray | None, *, k: int, scheme: Scheme
+    codes: FloatArray,
+    scale: FloatArray,
+    zero_point: FloatArray | None,
+    *,
+    k: int,
+    scheme: Scheme,
+    codebook: FloatArray | None = None,
 ) -> QuantizedWeight:
     """The QuantizedWeight of grouped results.
 
@@ -33,12 +39,14 @@ def assemble(
         zero_point: [G, 1, N] integers in float32, or None.
         k: K of the weight.
         scheme: what the codes follow.
+        codebook: what the codes are indices into, or None.
     """
     groups, size, n = codes.shape
     flat = codes.reshape(k, -1) if scheme.granularity == "per_tensor" else codes.reshape(groups * size, n)[:k]
     return QuantizedWeight(
-        codes=flat.astype(np.int8) if scheme.symmetric else flat.astype(np.uint8),
+        codes=flat.astype(np.int8) if scheme.qmin < 0 else flat.astype(np.uint8),
         scales=np.ascontiguousarray(scale[:, 0]),
         zero_points=None if zero_point is None else np.ascontiguousarray(zero_point[:, 0]).astype(np.uint8),
         scheme=scheme,
+        codebook=codebook,
     )

@@ -19,7 +19,14 @@ from onnxq_plugins.grouping import assemble, grouped
 
 __all__ = ["LeastSquares", "onnxq_weight_quantizers"]
 
-_SHRINK = {2: np.linspace(1.0, 0.45, 23), 4: np.linspace(1.0, 0.7, 16), 8: np.linspace(1.0, 0.94, 4)}
+_SHRINK = {
+    2: np.linspace(1.0, 0.45, 23),
+    3: np.linspace(1.0, 0.6, 21),
+    4: np.linspace(1.0, 0.7, 16),
+    5: np.linspace(1.0, 0.8, 11),
+    6: np.linspace(1.0, 0.88, 7),
+    8: np.linspace(1.0, 0.94, 4),
+}
 """Candidate fractions of the full range by bits: the optimum of a Gaussian group of 32..256 weights lies well
 inside (about 0.6 at 2 bits, 0.9 at 4, above 0.97 at 8)."""
 

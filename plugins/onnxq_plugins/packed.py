@@ -4,7 +4,8 @@
 2. A head that shares its table with a Gather: PackedMatMulTransposed over the table's own [V, K].
 3. An embedding table: PackedGather over [V, K], one row quantized along K.
 4. One scale per output channel: a plain DequantizeLinear in front of the MatMul (onnxruntime re-blocks it to 32).
-5. A convolution: a plain int8 DequantizeLinear per output channel in front of the Conv. It saves space only.
+5. Widths without an ONNX type (3, 5, 6): two planes of bytes behind PackedMatMulBits3 and its like; see planes.py.
+6. A convolution: a plain int8 DequantizeLinear per output channel in front of the Conv. It saves space only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from onnxq.plugin.contracts import Format, Placement, Replacement, StoredWeight
 from onnxq.plugin.hookspecs import hookimpl
 from onnxq.scheme import Scheme
 from onnxq.survey import Site
+from onnxq_plugins.planes import in_planes, place_planes, store_planes
 
 __all__ = ["Packed", "onnxq_formats"]
 
@@ -32,6 +34,10 @@ class Packed:
 
     def refuses(self, site: Site, scheme: Scheme) -> str | None:
         """Tables need blocks (their rows are read one by one); convolutions need one scale per channel."""
+        if scheme.codebook:
+            return f"{scheme} belongs to the format codebook"
+        if in_planes(scheme) and (site.kind != "matmul" or scheme.granularity != "blocked"):
+            return f"{scheme.bits} bits are packed for matmuls in blocks only, not for {site.kind} weights, {scheme}"
         if site.kind in ("gather", "matmul_transposed") and scheme.granularity != "blocked":
             return f"a table is packed in blocks, not {scheme}; give it a --block-size of its own by --override"
         if site.kind == "conv" and (scheme.granularity != "per_axis" or scheme.bits != 8):
@@ -43,6 +49,8 @@ class Packed:
 
     def store(self, site: Site, weight: QuantizedWeight) -> StoredWeight:
         """Tensors in file layout: [K, N] for matmuls, [V, K] for tables, the filters' own shape for convolutions."""
+        if in_planes(weight.scheme):
+            return store_planes(weight)
         dtype = weight.scheme.dtype
         by_row = site.kind != "matmul"
         codes = np.ascontiguousarray(weight.codes.T if by_row else weight.codes)
@@ -63,7 +71,9 @@ class Packed:
         return StoredWeight(tensors)
 
     def place(self, placement: Placement) -> Replacement:
-        """Cases 1-3 as one packed node, 4 and 5 as DequantizeLinear in front of the original operator."""
+        """Cases 1-3 and 5 as one packed node, 4 and 6 as DequantizeLinear in front of the original operator."""
+        if in_planes(placement.scheme):
+            return place_planes(placement)
         if placement.scheme.granularity != "blocked":
             return _dequantized(placement)
         zero_points = "zero_points" in placement.weight
@@ -102,6 +112,8 @@ class Packed:
         blocks = -(-site.k // scheme.block_size) / site.k
         if site.kind == "gather":
             return 8 + blocks * (16 + (0 if scheme.symmetric else 8))
+        if in_planes(scheme):
+            return 8 + blocks * (32 + 8)
         bits = 8 if site.kind == "matmul_transposed" and scheme.bits == 2 else scheme.bits
         return bits + blocks * (32 + (0 if scheme.symmetric else bits))
 
