@@ -1,0 +1,92 @@
+"""Synthetic feeds: types, fixed and open dims, index ranges; a stand-in session decides what runs."""
+
+import numpy as np
+import onnx
+import pytest
+from graphs import graph, in_memory, node, value
+
+from onnxq.errors import DataError, SessionError
+from onnxq.session import InputSpec
+from onnxq.synthetic import synthetic_feeds
+
+
+class Stand:
+    """A session that accepts feeds by a rule; onnxruntime is not needed to choose sizes."""
+
+    outputs = ("y",)
+
+    def __init__(self, inputs, accepts=lambda feed: True) -> None:
+        self.inputs = inputs
+        self._accepts = accepts
+
+    def run(self, feed, outputs):
+        if not self._accepts(feed):
+            raise SessionError("does not fit")
+        return {}
+
+
+def spec(name: str, dtype, *shape) -> InputSpec:
+    return InputSpec(name, np.dtype(dtype), shape)
+
+
+def main_graph(nodes=(), inputs=(), weights=None):
+    nodes = nodes or [node("Identity", ["x"], ["y"])]
+    inputs = inputs or [value("x", None)]
+    proto = onnx.helper.make_model(graph(nodes, inputs, [value("y", None)], weights))
+    return in_memory(proto).ir.graph
+
+
+def one(specs, accepts=lambda feed: True, main=None) -> dict:
+    return synthetic_feeds(main or main_graph(), Stand(specs, accepts), count=1, seed=0)[0]
+
+
+def test_fixed_dims_are_kept_and_one_symbol_has_one_size():
+    feed = one([spec("a", "float32", "N", 3, "W"), spec("b", "int64", "N", "W")])
+    batch, channels, width = feed["a"].shape
+    assert channels == 3
+    assert feed["b"].shape == (batch, width)
+    assert (feed["a"].dtype, feed["b"].dtype) == (np.float32, np.int64)
+
+
+def test_sums_of_symbols_are_added_up():
+    feed = one([spec("ids", "int64", "B", "S"), spec("past", "float32", "B", "P"), spec("mask", "int64", "B", "P + S")])
+    assert feed["mask"].shape[1] == feed["ids"].shape[1] + feed["past"].shape[1]
+    assert (feed["mask"] == 1).all()
+
+
+def test_sizes_are_tried_until_the_model_runs():
+    feed = one([spec("x", "float32", None, 1, None, None)], lambda feed: feed["x"].shape[2:] == (32, 32))
+    assert feed["x"].shape == (1, 1, 32, 32)
+
+
+def test_no_size_that_fits_names_the_next_step():
+    with pytest.raises(DataError, match=r"no synthetic input fits this model \(does not fit\); give real inputs"):
+        one([spec("x", "float32", None)], lambda feed: False)
+
+
+def test_strings_cannot_be_invented():
+    with pytest.raises(DataError, match="input 'x' holds <U0, which cannot be invented; give --data"):
+        one([spec("x", "str", 1)])
+
+
+def test_indices_stay_inside_the_table():
+    weights = {"table": np.zeros((7, 4), np.float32)}
+    nodes = [node("Cast", ["x"], ["i"], to=onnx.TensorProto.INT64), node("Gather", ["table", "i"], ["y"])]
+    main = main_graph(nodes, [value("x", ["N", "S"], np.int32)], weights)
+    x = one([spec("x", "int32", 50, 50)], main=main)["x"]
+    assert set(np.unique(x)) == set(range(7))
+
+
+def test_compared_values_are_among_the_choices():
+    weights = {"rates": np.array([8000, 16000], np.int64)}
+    main = main_graph([node("Equal", ["x", "rates"], ["y"])], [value("x", [50], np.int64)], weights)
+    assert set(np.unique(one([spec("x", "int64", 50)], main=main)["x"])) <= {8000, 16000}
+
+
+def test_feeds_differ_in_values_follow_the_seed_and_agree_in_shape():
+    stand = Stand([spec("x", "float32", None, 5)])
+    one, two = synthetic_feeds(main_graph(), stand, count=2, seed=3)
+    assert one["x"].shape == two["x"].shape
+    assert (one["x"] != two["x"]).all()
+    again = synthetic_feeds(main_graph(), stand, count=2, seed=3)
+    np.testing.assert_array_equal(again[1]["x"], two["x"])
