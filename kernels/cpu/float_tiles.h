@@ -120,6 +120,7 @@ void float_row(const PackedWeight& weight, const PreparedRows& rows, int64_t row
       unrolled<kRegisters>([&](auto i) ONNXQ_INLINE {
         const int64_t p = panel + i / V::kParts;
         const uint8_t* high = kHigh > 0 ? weight.high_lines(p, b) : nullptr;
+        if (g % (8 / kLow) == 0) __builtin_prefetch(weight.low_lines(p, b) + g / (8 / kLow) * kLineBytes + kPrefetchBytes);
         codes[i] = group_codes<V, kLow, kHigh>(weight.low_lines(p, b), high, g, i % V::kParts);
       });
       unrolled<kGroup>([&](auto j) ONNXQ_INLINE {

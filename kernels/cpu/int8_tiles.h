@@ -24,6 +24,7 @@ ONNXQ_INLINE inline void dot_groups(const uint8_t* low, const uint8_t* high, int
                                     int64_t a_stride, typename V::Int (&sums)[kRows][V::kParts]) {
   for (int g = 0; g < depth / kGroup; g += 4)  // a block has at least 4 groups
     unrolled<4>([&](auto i) ONNXQ_INLINE {
+      if (i % (8 / kLow) == 0) __builtin_prefetch(low + (g + i) / (8 / kLow) * kLineBytes + kPrefetchBytes);
       unrolled<V::kParts>([&](auto p) ONNXQ_INLINE {
         const auto codes = group_codes<V, kLow, kHigh>(low, high, g + i, p);
         unrolled<kRows>([&](auto r) ONNXQ_INLINE {
@@ -50,6 +51,7 @@ ONNXQ_INLINE inline void dot_fields(const uint8_t* lines, int depth, const int8_
     const uint8_t* from = lines + p * V::kBytes;
     for (int k = 0; k < depth; k += kFields * kGroup, from += kLineBytes) {
       const auto line = V::load_codes(from);
+      __builtin_prefetch(from + kPrefetchBytes);
       unrolled<kFields>([&](auto f) ONNXQ_INLINE {
         const auto codes = V::and_bytes(line, ((1 << kBits) - 1) << (f * kBits));
         unrolled<kRows>([&](auto r) ONNXQ_INLINE {
