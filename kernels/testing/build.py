@@ -124,6 +124,31 @@ def harness(*, emulated: bool = True) -> Path:
 
 
 
+def library(modules: tuple[Variant, ...], *, emulated: bool) -> Path:
+    """libonnxq_ops.so of this checkout with the CUDA kernels of `modules` for sm_80 and PTX."""
+    files = [*sources(KERNELS, ".cc", ".h", ".cu", ".cuh", ".cmake"), KERNELS / "CMakeLists.txt"]
+    files = [f for f in files if TESTING not in f.parents]
+    names = ";".join(v.name for v in modules)
+
+    def make(folder: Path) -> None:
+        run("cmake", "-S", KERNELS, "-B", folder, "-G", "Ninja", "-DONNXQ_CUDA=ON", f"-DONNXQ_CUDA_MODULES={names}",
+            "-DONNXQ_CUDA_ARCHITECTURES=80", f"-DONNXQ_CUDA_EMULATED={'ON' if emulated else 'OFF'}")  # fmt: skip
+        run("cmake", "--build", folder)
+
+    return build_once("library", digest(*files, names, str(emulated)), make) / "libonnxq_ops.so"
+
+
+def kernel_folder(modules: tuple[Variant, ...]) -> Path:
+    """One folder with the translated kernels of several variants: what the emulated driver is pointed at."""
+    built = [emulated_kernels(v) for v in modules]
+
+    def make(folder: Path) -> None:
+        for path in built:
+            (folder / path.name).symlink_to(path)
+
+    return build_once("kernels", digest(*map(str, built)), make)
+
+
 def ptx(variant: Variant, *, cuda: Path = KERNELS / "cuda") -> Path:
     """The PTX of a variant, from the kernel sources in `cuda` (a copy of kernels/cuda for planted bugs)."""
     files = [*sources(cuda, ".h"), *sources(cuda / "device", ".cu", ".cuh")]

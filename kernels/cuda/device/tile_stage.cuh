@@ -1,5 +1,8 @@
 // Fills one stage of a tile kernel's pipeline. Everything but unaligned or float activations goes by
 // cp.async; those pass through registers, with every element guarded.
+//
+// The loops stay rolled up: the addresses of unrolled ones would live beside the accumulators, and the wide
+// kernels have no registers to spare.
 #pragma once
 
 #include "../tile_shape.h"
@@ -51,7 +54,7 @@ class StageLoader {
     constexpr int kTilePieces = tile_bytes(Bits) / 16;
     constexpr int kTotal = kSlots * kTilePieces;
     const unsigned char* weights = static_cast<const unsigned char*>(args_.weights);
-#pragma unroll
+#pragma unroll 1
     for (int at = 0; at < kTotal; at += kShape.threads()) {
       const int index = at + threadIdx.x;
       if (kTotal % kShape.threads() != 0 && index >= kTotal) break;
@@ -97,7 +100,7 @@ class StageLoader {
   __device__ __forceinline__ void load_tokens_async(unsigned char* to, int first_tile) const {
     static_assert(kTokenElements / 8 % kShape.threads() == 0);
     const Storage<E>* tokens = static_cast<const Storage<E>*>(args_.activations);
-#pragma unroll
+#pragma unroll 1
     for (int at = 0; at < kTokenElements / 8; at += kShape.threads()) {
       const TokenPiece<8> p(at + threadIdx.x, first_token_, first_tile);
       // Aligned rows are whole pieces, so a piece is inside k or beyond it.
