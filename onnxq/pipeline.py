@@ -20,7 +20,7 @@ from onnxq.calibration import calibrate
 from onnxq.data import Data, held_out, open_data
 from onnxq.decide import Decision, Plan, decide, needed_opset
 from onnxq.errors import InstallationError, OutputError
-from onnxq.evidence import Evidence
+from onnxq.evidence import Evidence, Wish
 from onnxq.kernels import FOLDED, kernels_found
 from onnxq.library import library_path
 from onnxq.model import Model, load
@@ -30,6 +30,7 @@ from onnxq.plugin.parameters import check_calibrator
 from onnxq.plugin.registry import Registry, load_registry
 from onnxq.qdq.outline import integer_layout
 from onnxq.qdq.ranges import wishes_for
+from onnxq.qdq.trained import Trained, lift_trained
 from onnxq.recipe import Recipe
 from onnxq.report import ConvertReport, IntegerReport, SiteReport, as_json
 from onnxq.rewrite import Rewritten, rewrite
@@ -122,12 +123,14 @@ def convert(
         loaded = load(model, custom_op_libraries=custom_op_libraries)
     with ModelWriter(output, overwrite=overwrite) as writer:
         with clock.stage("plan"):
-            normalised = normalise(loaded, opset=needed_opset(recipe))
+            lifted, trained = lift_trained(loaded)
+            normalised = normalise(lifted, opset=needed_opset(recipe))
             survey = survey_model(normalised)
         with clock.stage("calibrate"):
-            seen = _evidence(normalised, survey, recipe, registry, data=data, evidence=evidence, progress=progress)
+            wishes = _wishes(normalised, survey, recipe, registry, trained)
+            seen = _evidence(normalised, wishes, recipe, registry, data=data, evidence=evidence, progress=progress)
         with clock.stage("decide"):
-            plan = decide(normalised, survey, recipe, registry, seen)
+            plan = decide(normalised, survey, recipe, registry, seen, trained=trained)
         with clock.stage("quantize"):
             rewritten = _rewrite(normalised, plan, registry, writer, progress)
             written = writer.write(rewritten.model.ir)
@@ -162,8 +165,9 @@ def inspect_model(model: Path, *, recipe: Recipe | None = None, custom_op_librar
     """What a conversion would do with each weight, without doing it."""
     recipe = recipe or Recipe()
     registry = load_registry()
-    normalised = normalise(load(model, custom_op_libraries=custom_op_libraries), opset=needed_opset(recipe))
-    return decide(normalised, survey_model(normalised), recipe, registry)
+    lifted, trained = lift_trained(load(model, custom_op_libraries=custom_op_libraries))
+    normalised = normalise(lifted, opset=needed_opset(recipe))
+    return decide(normalised, survey_model(normalised), recipe, registry, trained=trained)
 
 
 def feeds_for(model: Model, data: str | None, *, seed: int, options: SessionOptions) -> tuple[Iterator[Feed], int, str]:
@@ -202,9 +206,16 @@ class _Clock:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
+def _wishes(model: Model, survey: Survey, recipe: Recipe, registry: Registry, trained: Trained) -> tuple[Wish, ...]:
+    """What has to be observed; every calibrator is tried out before the first inference."""
+    for name in (recipe.calibrator, *(rule.calibrator for rule in recipe.override if rule.calibrator)):
+        check_calibrator(registry, name)
+    return wishes_for(integer_layout(model, survey, recipe, trained=trained), recipe, trained)
+
+
 def _evidence(
     model: Model,
-    survey: Survey,
+    wishes: Sequence[Wish],
     recipe: Recipe,
     registry: Registry,
     *,
@@ -213,21 +224,18 @@ def _evidence(
     progress: Progress,
 ) -> Evidence | None:
     """Ranges of the activations that will be codes: read from a file, or observed now; None when there are none."""
-    for name in (recipe.calibrator, *(rule.calibrator for rule in recipe.override if rule.calibrator)):
-        check_calibrator(registry, name)
-    layout = integer_layout(model, survey, recipe)
     if evidence is not None:
         found = Evidence.load(evidence, registry)
         found.check_model(model.fingerprint, model.path)
         return found
-    if not layout.roots:
+    if not wishes:
         return None
     options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
     batches, count = _calibration_batches(model, data, seed=recipe.seed, options=options)
     progress.stage("calibrating", count)
     return calibrate(
         model,
-        wishes_for(layout, recipe),
+        wishes,
         batches,
         registry,
         options=options,

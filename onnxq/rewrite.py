@@ -178,6 +178,8 @@ def _weight_value(node: ir.Node, site: Site) -> ir.Value:
 
 
 def _quantize(weight: FloatArray, decision: Decision, registry: Registry) -> QuantizedWeight:
+    if decision.given is not None and decision.given.reproduces(weight):
+        return decision.given.quantize(weight, decision.scheme)
     method = registry.weight_quantizer(decision.method)
     with method.guarded(decision.site.node) as plugin:
         quantized = plugin.quantize(weight, decision.scheme, None)
@@ -207,6 +209,8 @@ def _nonsense(weight: FloatArray, quantized: QuantizedWeight, decision: Decision
         return "scales that are not positive and finite"
     if (quantized.scales.astype(scheme.scale_dtype) != quantized.scales).any():
         return f"scales that {scheme.scale_dtype} cannot hold (onnxq.affine.stored_scale rounds them)"
+    if (problem := _wrong_codebook(quantized)) is not None:
+        return problem
     if (quantized.zero_points is None) != scheme.symmetric:
         return "zero points for a symmetric scheme" if scheme.symmetric else "no zero points"
     integers = [quantized.codes] if quantized.zero_points is None else [quantized.codes, quantized.zero_points]
@@ -228,6 +232,23 @@ def _wrong_types(quantized: QuantizedWeight) -> str | None:
             return f"{what} in a {type(array).__name__} instead of an array"
         if not np.issubdtype(array.dtype, kind):
             return f"{what} of type {array.dtype}"
+    return None
+
+
+def _wrong_codebook(quantized: QuantizedWeight) -> str | None:
+    codebook, scheme = quantized.codebook, quantized.scheme
+    if (codebook is not None) != scheme.codebook:
+        return "a codebook that nobody asked for" if codebook is not None else "no codebook"
+    if codebook is None:
+        return None
+    if (
+        codebook.ndim != 2
+        or codebook.shape[1] != 1
+        or not quantized.codes.max(initial=0) < len(codebook) <= scheme.qmax + 1
+    ):
+        return f"a codebook of shape {codebook.shape} for indices up to {quantized.codes.max(initial=0)}"
+    if (codebook.astype(np.float16) != codebook).any():
+        return "a codebook that float16 cannot hold"
     return None
 
 

@@ -12,7 +12,7 @@ Only the main graph: inside a branch or a loop, nodes stay float.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -108,16 +108,22 @@ EMPTY = Layout((), (), MappingProxyType({}))
 """No integer node at all."""
 
 
-def lay_out(model: ir.Model, barred: Mapping[str, str], *, everything: bool = False) -> Layout:
+def lay_out(
+    model: ir.Model,
+    barred: Mapping[str, str],
+    *,
+    everything: bool = False,
+    insisted: Collection[str] = (),
+) -> Layout:
     """Find the integer part of a normalised graph.
 
     Args:
         model: normalised, with names on all nodes.
         barred: nodes that must stay float, by name, and why.
         everything: use integer kernels also where they are slower.
+        insisted: nodes for which they are used anyway.
     """
-    nodes = list(model.graph)
-    blocks, reasons = _candidates(nodes, barred, everything=everything)
+    blocks, reasons = _candidates(model.graph, barred, frozenset(insisted), everything=everything)
     _give_up(blocks, reasons)
     integers, tensors = _written(blocks)
     absorbed = {name for integer in integers for name in integer.absorbs}
@@ -133,13 +139,15 @@ def lay_out(model: ir.Model, barred: Mapping[str, str], *, everything: bool = Fa
 _Blocks = dict[str, Block]
 
 
-def _candidates(nodes: list[ir.Node], barred: Mapping[str, str], *, everything: bool) -> tuple[_Blocks, dict[str, str]]:
+def _candidates(
+    graph: ir.Graph, barred: Mapping[str, str], insisted: frozenset[str], *, everything: bool
+) -> tuple[_Blocks, dict[str, str]]:
     """Case 1: blocks by the name of their first node, and reasons of the nodes that are none."""
     rules = rules_by_operator()
     blocks: _Blocks = {}
     reasons: dict[str, str] = {}
     absorbed: set[str] = set()
-    for node in nodes:
+    for node in graph:
         name = node.name or ""
         if name in absorbed:
             continue
@@ -150,10 +158,10 @@ def _candidates(nodes: list[ir.Node], barred: Mapping[str, str], *, everything: 
             continue  # unless a block absorbs it; see _float_reason
         elif rule is None:
             reasons[name] = float_reason(node.op_type) if node.domain == "" else f"a {node.domain} operator"
-        elif rule.slower is not None and not everything:
-            reasons[name] = rule.slower
         elif (refusal := rule.refuses(node) or _wrong_type(node)) is not None:
             reasons[name] = refusal
+        elif not everything and name not in insisted and (slower := rule.slower(node)) is not None:
+            reasons[name] = slower
         else:
             block = build_block(node, rule)
             if any(other.name in barred for other in block.absorbed):

@@ -1,7 +1,7 @@
 """Outline: whether a conversion runs anything on integer codes, and which nodes a user or a weight keeps from it.
 
-1. `--format qdq` means every node that gains; `auto` means it for convolutional networks: those whose convolutions
-   hold a fifth of the weights or more. Other formats leave activations alone.
+1. `--format qdq` means every node that gains; `auto` means it for convolutional networks (those whose convolutions
+   hold a fifth of the weights or more) and for models trained with quantization. Other formats leave activations alone.
 2. Not for CUDA, where onnxruntime has none of these kernels.
 3. A weight is quantized once: if one of its readers must stay float, or reads it as a table, all readers of its
    products stay float (or are packed).
@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxq.errors import RecipeError
 from onnxq.model import Model
 from onnxq.qdq.layout import EMPTY, Layout, lay_out
+from onnxq.qdq.trained import NOTHING, Trained
 from onnxq.recipe import Recipe
 from onnxq.survey import Survey
 
@@ -35,7 +36,12 @@ def is_convolutional(survey: Survey) -> bool:
 
 
 def integer_layout(
-    model: Model, survey: Survey, recipe: Recipe, *, unobserved: Mapping[str, str] | None = None
+    model: Model,
+    survey: Survey,
+    recipe: Recipe,
+    *,
+    trained: Trained = NOTHING,
+    unobserved: Mapping[str, str] | None = None,
 ) -> Layout:
     """The integer part of a conversion; EMPTY when it has none.
 
@@ -43,11 +49,12 @@ def integer_layout(
         model: normalised.
         survey: of it.
         recipe: what the user asked for.
+        trained: what the model brings along; products whose weight was trained run on codes whatever their size.
         unobserved: nodes that lack a range, and why.
     Raises:
         RecipeError: integer activations asked for on CUDA.
     """
-    wanted = recipe.format == "qdq" or (recipe.format == "auto" and is_convolutional(survey))
+    wanted = recipe.format == "qdq" or (recipe.format == "auto" and (bool(trained) or is_convolutional(survey)))
     if recipe.target == "cuda":  # 2
         if recipe.format == "qdq":
             raise RecipeError(
@@ -58,8 +65,9 @@ def integer_layout(
     if not wanted:
         return EMPTY
     barred = {**_skipped(model.ir.graph, recipe), **_other_readers(survey), **(unobserved or {})}
+    insisted = {site.node for site in survey.sites if trained.weight(site.weight) is not None}
     while True:
-        layout = lay_out(model.ir, barred, everything=recipe.integer_nodes == "all")
+        layout = lay_out(model.ir, barred, everything=recipe.integer_nodes == "all", insisted=insisted)
         split = _split_weights(layout, survey)
         if not split:
             return layout

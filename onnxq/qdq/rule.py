@@ -12,7 +12,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-__all__ = ["FloatRule", "Joins", "Rule", "constant_of", "every_input", "never_refuses", "only_first"]
+__all__ = ["FloatRule", "Joins", "Rule", "always", "constant_of", "every_input", "never_refuses", "only_first"]
 
 Joins = Literal["anchor", "between", "after"]
 """When a node runs on codes: always (it is what quantization is for), if codes come in and are wanted behind it,
@@ -31,6 +31,11 @@ def never_refuses(node: ir.Node) -> str | None:
     """The condition of a rule that has none."""
     del node
     return None
+
+
+def always(reason: str) -> Callable[[ir.Node], str | None]:
+    """A condition that holds for every node."""
+    return lambda node: reason
 
 
 def only_first(node: ir.Node) -> tuple[int, ...]:
@@ -56,7 +61,7 @@ class Rule:
         operands: indices of the inputs that are activations (or constants in an activation's place).
         refuses: a reason why this very node cannot, or None.
         shares: input and output have one scale, since codes are only moved or compared.
-        slower: it has an integer kernel, but a slower one than float; used only when the recipe wants all integer.
+        slower: a reason why this very node would be slower on codes, or None; it counts unless somebody insists.
         float_output: the kernel may leave the sums in float when nobody behind it wants codes.
     """
 
@@ -67,7 +72,7 @@ class Rule:
     operands: Callable[[ir.Node], tuple[int, ...]] = only_first
     refuses: Callable[[ir.Node], str | None] = never_refuses
     shares: bool = False
-    slower: str | None = None
+    slower: Callable[[ir.Node], str | None] = never_refuses
     float_output: bool = False
 
 

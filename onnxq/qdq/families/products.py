@@ -30,7 +30,12 @@ def _refuses(node: ir.Node) -> str | None:
         return f"its weight has rank {len(weight.shape)}; the integer kernels take one [K, N] matrix"
     if weight.dtype != ir.DataType.FLOAT:
         return f"its weight is {weight.dtype.name}: onnxruntime's integer kernels have float32 around them"
-    if weight.size < SMALLEST:
+    return None
+
+
+def _slower(node: ir.Node) -> str | None:
+    weight = constant_of(node.inputs[1])
+    if weight is not None and weight.size < SMALLEST:
         return f"fewer than {SMALLEST} weights: quantizing its input takes longer than the product"
     return None
 
@@ -42,6 +47,7 @@ RULES = (
         joins="anchor",
         reason="integer products are two to six times faster",
         refuses=_refuses,
+        slower=_slower,
         float_output=True,
     ),
 )
