@@ -122,12 +122,14 @@ def test_one_scale_per_channel_is_for_matmuls_tables_keep_blocks(registry):
 
 
 @pytest.mark.parametrize("n", [46, 47])
-def test_two_bits_need_n_divisible_by_four_or_become_four_with_a_warning(registry, n):
+def test_two_bits_need_n_divisible_by_four_or_become_wider_with_a_warning(registry, n):
     made = plan(language_model(n), registry, bits=2)
-    assert schemes(made)["/layer/up"] == "uint4 block 32"
+    up = next(item for item in made.decisions if item.site.node == "/layer/up")
+    assert up.scheme.bits in (3, 4)
     assert schemes(made)["/layer/down"] == "uint2 block 32"  # its N is 64
     (warning,) = made.warnings
-    assert f"'/layer/up' gets 4 bits: 2-bit weights need N divisible by 4, this one has N={n}" in warning
+    expected = f"'/layer/up' gets {up.scheme.bits} bits: 2-bit weights need N divisible by 4, this one has N={n}"
+    assert expected in warning
     assert made.opset == 25
 
 

@@ -167,6 +167,17 @@ def test_sites_come_in_graph_order_with_their_scope():
     assert len({site.storage for site in sites}) == 3
 
 
+@pytest.mark.parametrize(("dtype", "skipped"), [(np.float32, False), (np.float16, True)])
+def test_float16_matmuls_inside_a_branch_are_skipped(dtype, skipped):
+    """Stock onnxruntime 1.31 runs their packed form to zeros on the CPU; see test_convert_cli."""
+    from tiny_models import branching
+
+    found = surveyed(branching(dtype))
+    inside = {item.node for item in (found.skips if skipped else found.sites)}
+    assert inside >= {"/then/own", "/then/shared", "/else/own", "/else/shared"}
+    assert "/first" in {site.node for site in found.sites}
+
+
 READERS = ("MatMul", "Gemm", "Add", "Mul", "Gather", "Transpose+MatMul", "Einsum")
 
 
