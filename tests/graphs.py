@@ -18,6 +18,9 @@ from onnx.reference import ReferenceEvaluator
 import onnxq
 from onnxq.model import Model
 
+ONNX_BITS = (2, 4, 8)
+"""Widths that ONNX has an integer type for; the others are stored in planes and tested where those are."""
+
 Shape = Sequence[int | str | None]
 
 ELEMENT = {
@@ -83,11 +86,14 @@ def run(
     *,
     library: bool = False,
     optimise: bool = True,
+    config: Mapping[str, str] | None = None,
 ) -> list[np.ndarray]:
-    """All outputs from onnxruntime, stock unless `library`."""
+    """All outputs from onnxruntime, stock unless `library`; `config` are session config entries."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    for key, text in (config or {}).items():
+        options.add_session_config_entry(key, text)
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if library:

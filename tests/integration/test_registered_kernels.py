@@ -8,12 +8,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from graphs import graph, model, node, op_types, relative_error, run, value
+from graphs import ONNX_BITS, graph, model, node, op_types, relative_error, run, value
 from stages import quantize
 
 import onnxq
 from onnxq import ops
-from onnxq.scheme import BITS
 
 CPU_FLOATS = (np.float32, np.float16)
 """onnxruntime's CPU provider has no bfloat16 MatMul at all, so bfloat16 models do not load there either way."""
@@ -63,7 +62,7 @@ def emitted(quantized: ir.Model, activation: str, indices: str) -> set[str]:
     return found
 
 
-CASES = list(product(BITS, (True, False), CPU_FLOATS, (np.int64, np.int32)))
+CASES = list(product(ONNX_BITS, (True, False), CPU_FLOATS, (np.int64, np.int32)))
 
 
 @pytest.mark.parametrize(("bits", "symmetric", "dtype", "indices"), CASES)

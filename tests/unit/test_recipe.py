@@ -17,8 +17,8 @@ def test_none_means_the_default():
         ({"bitz": 4}, r"unknown key 'bitz'; did you mean 'bits'\?"),
         ({"blocksize": 32}, r"unknown key 'blocksize'; did you mean 'block_size'\?"),
         ({"interval": 3}, r"unknown key 'interval'; known keys: format, bits"),
-        ({"bits": 3}, r"bits=3: is not one of 2, 4, 8"),
-        ({"bits": "4"}, r"bits='4': is not one of 2, 4, 8"),
+        ({"bits": 7}, r"bits=7: is not one of 2, 3, 4, 5, 6, 8"),
+        ({"bits": "4"}, r"bits='4': is not one of 2, 3, 4, 5, 6, 8"),
         ({"block_size": 48}, r"block_size=48: is not one of 16, 32, 64, 128, 256 or 'channel'"),
         ({"table_bits": 5}, r"table_bits=5: is not one of 2, 4, 8"),
         ({"target": "tpu"}, r"target='tpu': .*'cpu', 'cuda' or 'portable'"),
@@ -27,7 +27,7 @@ def test_none_means_the_default():
         ({"skip": ("(",)}, r"skip.*is not a regular expression"),
         ({"skip": "lm_head"}, r"skip='lm_head'"),
         ({"override": ({"nodes": "x", "bit": 8},)}, r"unknown key 'override.0.bit'; did you mean 'bits'\?"),
-        ({"override": ({"nodes": "x", "bits": 7},)}, r"override.0.bits=7: is not one of 2, 4, 8"),
+        ({"override": ({"nodes": "x", "bits": 7},)}, r"override.0.bits=7: is not one of 2, 3, 4, 5, 6, 8"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
@@ -37,7 +37,7 @@ def test_errors_name_the_key_and_the_next_step(wishes, message):
 
 
 def test_every_error_is_one_line():
-    for wishes in ({"bits": 3}, {"target": "x"}, {"override": "x"}, {"skip": 3}, {"symmetric": "perhaps"}):
+    for wishes in ({"bits": 7}, {"target": "x"}, {"override": "x"}, {"skip": 3}, {"symmetric": "perhaps"}):
         with pytest.raises(RecipeError) as caught:
             recipe_from(**wishes)
         assert len(str(caught.value).splitlines()) == 1
@@ -67,7 +67,7 @@ def test_override_text(text, expected):
         ("=bits:8", "is not REGEX=key:value"),
         ("fc=bits", "'bits' is not key:value"),
         ("fc=", "'' is not key:value"),
-        ("fc=bits:3", "bits=3: is not one of 2, 4, 8"),
+        ("fc=bits:7", "bits=7: is not one of 2, 3, 4, 5, 6, 8"),
         ("fc=blocksize:32", r"unknown key 'blocksize'; did you mean 'block_size'\?"),
         ("(=bits:8", "is not a regular expression"),
         ("fc=nodes:other", "unknown key 'nodes'"),

@@ -2,17 +2,18 @@
 
 import numpy as np
 import pytest
+from graphs import ONNX_BITS
 from hypothesis import given
 from hypothesis import strategies as st
 from onnxq_plugins.mse import _SHRINK, LeastSquares
 from onnxq_plugins.rtn import RoundToNearest
 
 from onnxq.affine import dequantize, encode, scales_from_range, stored_scale
-from onnxq.scheme import BITS, Scheme
+from onnxq.scheme import Scheme
 
 SCHEMES = st.builds(
     lambda bits, symmetric, block: Scheme(bits, symmetric, *(("blocked", block) if block else ("per_axis", 0))),
-    st.sampled_from(BITS),
+    st.sampled_from(ONNX_BITS),
     st.booleans(),
     st.sampled_from((0, 16, 32, 64)),
 )
@@ -63,7 +64,7 @@ def slow_search(group: np.ndarray, scheme: Scheme) -> float:
     return error
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", ONNX_BITS)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("k", [64, 75])
 def test_the_vectorised_search_finds_what_the_slow_one_finds(bits, symmetric, k):

@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from graphs import graph, model, node, op_types, relative_error, run_reference, tensor, value
+from graphs import ONNX_BITS, graph, model, node, op_types, relative_error, run_reference, tensor, value
 from onnxq_plugins.packed import Packed
 from stages import quantize, site
 
 from onnxq.affine import QuantizedWeight
-from onnxq.scheme import BITS, BLOCK_SIZES, Scheme
+from onnxq.scheme import BLOCK_SIZES, Scheme
 
-BITS_OF = {f"{sign}INT{bits}": bits for bits in BITS for sign in ("", "U")}
+BITS_OF = {f"{sign}INT{bits}": bits for bits in ONNX_BITS for sign in ("", "U")}
 RAGGED, EVEN = 150, 256  # K; ragged for every block size
 
 
@@ -76,7 +76,7 @@ def product_bound(a: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return (len(weight) + 3) * 2.0**-24 * (np.abs(a.astype(np.float64)) @ np.abs(weight))
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", ONNX_BITS)
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 @pytest.mark.parametrize("k", [EVEN, RAGGED], ids=["even", "ragged"])
@@ -90,7 +90,7 @@ def test_matmul(registry, bits, symmetric, block_size, k):
     assert (np.abs(y - a.astype(np.float64) @ weight) <= product_bound(a, weight)).all()
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", ONNX_BITS)
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 @pytest.mark.parametrize("k", [EVEN, RAGGED], ids=["even", "ragged"])
@@ -107,7 +107,7 @@ def test_tied_table_and_head(registry, bits, symmetric, block_size, k):
     assert (np.abs(y - h.astype(np.float64) @ table.T) <= product_bound(h, table.T)).all()
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", ONNX_BITS)
 def test_float16_models_stay_float16(registry, bits):
     """W, the product and each of its partial sums are rounded to float16; the error grows like their square root."""
     proto = ir.to_proto(quantize(matmul_model(RAGGED, dtype=np.float16), registry, bits=bits).model.ir)
@@ -154,7 +154,7 @@ def test_the_bound_has_teeth(registry, spoil, k):
     assert (np.abs(y - a.astype(np.float64) @ weight) > product_bound(a, weight)).mean() > 0.5
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", ONNX_BITS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_per_channel_is_a_plain_dequantize_linear(registry, bits, dtype):
     """Half a scale, and the rounding of the scale: to float16, and once more where the model's type is shorter."""
