@@ -110,18 +110,46 @@ def emulated_driver() -> Path:
     return build_once("driver", digest(*files), make) / "libonnxq_emulated_cuda.so"
 
 
-def harness(*, emulated: bool = True) -> Path:
-    """libharness.so around the library's own host code; `emulated` lets it load the emulated driver."""
-    files = [KERNELS / "cuda" / name for name in HOST_SOURCES]
-    files += [TESTING / "harness.cc", TESTING / "no_images.cc"]
+def harness() -> Path:
+    """libharness.so around the library's own host code; ONNXQ_CUDA_DRIVER says which driver it loads.
+
+    Its images are empty where the driver is the emulated one. With ONNXQ_TEST_ARCHITECTURE (a number like 90) it
+    holds real fatbins for that compute capability: gpu_check's case.
+    """
+    architecture = os.environ.get("ONNXQ_TEST_ARCHITECTURE")
+    files = [KERNELS / "cuda" / name for name in HOST_SOURCES] + [TESTING / "harness.cc"]
+    files.append(_images(architecture) if architecture else TESTING / "no_images.cc")
     headers = [*sources(KERNELS / "cuda", ".h"), KERNELS / "cpu" / "half.h", KERNELS / "error.h"]
 
     def make(folder: Path) -> None:
-        flags = ["-DONNXQ_CUDA_EMULATED"] if emulated else []
-        run("g++", *_HOST_FLAGS, *flags, "-shared", f"-I{KERNELS}", *files, "-o", folder / "libharness.so", "-ldl")
+        run("g++", *_HOST_FLAGS, "-DONNXQ_CUDA_EMULATED", "-shared", f"-I{KERNELS}", *files,
+            "-o", folder / "libharness.so", "-ldl")  # fmt: skip
 
-    return build_once("harness", digest(*files, *headers, str(emulated)), make) / "libharness.so"
+    return build_once("harness", digest(*files, *headers), make) / "libharness.so"
 
+
+def _images(architecture: str) -> Path:
+    """images.cc with the fatbins of every variant for one compute capability."""
+    cuda = KERNELS / "cuda"
+    variants = [Variant(e, b) for e in ELEMENTS for b in WIDTHS]
+
+    def make(folder: Path) -> None:
+        final = OUTPUT / f"images-{key}"  # where the folder will be when g++ reads it
+        text = '#include "cuda/modules.h"\n'
+        for v in variants:
+            run(find_nvcc(), "-std=c++17", "-O3", "-fatbin", f"-arch=sm_{architecture}", *v.defines,
+                cuda / "device" / "packed_ops.cu", "-o", folder / f"{v.name}.fatbin")  # fmt: skip
+            text += (
+                f'asm(".section .rodata\\n.balign 16\\n.global image_{v.name}\\nimage_{v.name}:\\n"\n'
+                f'    ".incbin \\"{final}/{v.name}.fatbin\\"\\n.previous\\n");\n'
+                f'extern "C" const unsigned char image_{v.name}[];\n'
+            )
+        entries = ", ".join(f'{{"{v.name}", image_{v.name}}}' for v in variants)
+        text += f"namespace onnxq::cuda {{\nconst Image kImages[] = {{{entries}, {{nullptr, nullptr}}}};\n}}\n"
+        (folder / "images.cc").write_text(text)
+
+    key = digest(*sources(cuda, ".h"), *sources(cuda / "device", ".cu", ".cuh"), architecture)
+    return build_once("images", key, make) / "images.cc"
 
 
 def library(modules: tuple[Variant, ...], *, emulated: bool) -> Path:

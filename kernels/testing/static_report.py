@@ -29,9 +29,14 @@ EVERYWHERE = ("half_4", "half_8", "bfloat16_4", "float_4")
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """The loop with the most tensor-core instructions of one kernel."""
+    """The loop with the most tensor-core instructions of one kernel.
+
+    A tile kernel's loop holds the copies of the next stage, then one version of the products for blocks of 16, of 32
+    and of 64 and more, of which one runs: `before` is what comes ahead of the first shared read.
+    """
 
     instructions: int
+    before: int
     mma: int
     wide_loads: int  # global loads of 16 bytes a lane, cp.async included
     loads: int
@@ -51,6 +56,12 @@ class Kernel:
     shared: int  # static
     spills: int  # bytes stored and loaded
     loop: Loop | None
+
+    def turn(self) -> float | None:
+        """Instructions that one turn of the loop executes."""
+        if self.loop is None or "decode" in self.name:
+            return None if self.loop is None else self.loop.instructions
+        return self.loop.before + (self.loop.instructions - self.loop.before) / 3
 
     def weights_per_instruction(self) -> float | None:
         """Decode only: an m16n8k16 takes 256 weights; float tokens take three products each."""
@@ -119,7 +130,8 @@ def main_loops(sass: str) -> dict[str, Loop]:
         if bodies:
             body = max(bodies, key=lambda b: (sum(o.startswith("HMMA") for o in b), -len(b)))
             loads = [o for o in body if re.match(r"(LDG|LDGSTS)\b", o)]
-            found[part.split()[0]] = Loop(len(body), sum(o.startswith("HMMA") for o in body),
+            before = next((i for i, o in enumerate(body) if re.match(r"(LDS|HMMA)\b", o)), 0)
+            found[part.split()[0]] = Loop(len(body), before, sum(o.startswith("HMMA") for o in body),
                                           sum(".128" in o for o in loads), len(loads))  # fmt: skip
     return found
 
@@ -143,7 +155,7 @@ def budget_of(kernels: list[Kernel]) -> dict[str, dict[str, float]]:
         entry["shared"] = max(entry["shared"], k.shared)
         if k.architecture == "80" and k.loop is not None and k.loop.mma:
             entry["wide_load_share"] = round(k.loop.wide_share, 3)
-            entry["instructions_per_mma"] = round(k.loop.instructions / k.loop.mma, 2)
+            entry["instructions_a_turn"] = round(k.turn())
             if (weights := k.weights_per_instruction()) is not None:
                 entry["weights_per_instruction"] = round(weights, 2)
     return dict(sorted(budgets.items()))

@@ -7,6 +7,7 @@ launch code into the emulated driver; `bound` is what the float arithmetic may d
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import cache
@@ -169,6 +170,8 @@ class Emulator:
         return output
 
     def _configure(self, product: Product, seed: int, options: dict) -> None:
+        if on_hardware():
+            return
         folder = self.folder or build.emulated_kernels(build.Variant(product.element, product.bits)).parent
         switches = (options.get(name, False) for name in ("truncate_sums", "count"))
         emulation = _Options(seed, options.get("coresident", 1), True, True, *switches)
@@ -234,11 +237,14 @@ def _driver() -> ctypes.CDLL:
     return library
 
 
+def on_hardware() -> bool:
+    """gpu_check runs the same products on a real driver."""
+    return "ONNXQ_TEST_ARCHITECTURE" in os.environ
+
+
 @cache
 def _harness() -> ctypes.CDLL:
-    import os
-
-    os.environ["ONNXQ_CUDA_DRIVER"] = str(build.emulated_driver())
+    os.environ["ONNXQ_CUDA_DRIVER"] = "libcuda.so.1" if on_hardware() else str(build.emulated_driver())
     library = ctypes.CDLL(str(build.harness()))
     library.harness_error.restype = ctypes.c_char_p
     library.harness_repack.restype = ctypes.c_int64
