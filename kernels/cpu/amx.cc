@@ -5,6 +5,7 @@
 // of 16 x 16 x 64. Products are exact integers; scaling them, block by block, is AVX-512 work that costs
 // more than the product itself at small blocks.
 #include "cpu/float_tiles.h"
+#include "cpu/half_rows.h"
 #include "cpu/int8_tiles.h"
 #include "cpu/quantize_row.h"
 #include "cpu/vector_avx512.h"
@@ -122,6 +123,7 @@ void amx_int8_tile(const PackedWeight& weight, const PreparedRows& rows, const T
 
 }  // namespace
 
-const Kernels kAmxKernels = {quantize_row<AmxVector>, amx_int8_tile, float_tile<AmxVector>};
+const Kernels kAmxKernels = {widen<AmxVector>, narrow<AmxVector>,
+                             quantize_row<AmxVector>, amx_int8_tile, float_tile<AmxVector>};
 
 }  // namespace onnxq::cpu

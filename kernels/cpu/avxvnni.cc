@@ -2,6 +2,7 @@
 #include "cpu/vector_avx2.h"
 
 #include "cpu/float_tiles.h"
+#include "cpu/half_rows.h"
 #include "cpu/int8_tiles.h"
 #include "cpu/quantize_row.h"
 
@@ -9,6 +10,7 @@ namespace onnxq::cpu {
 
 using Vector = Avx2<true>;
 
-const Kernels kAvxVnniKernels = {quantize_row<Vector>, int8_tile<Vector>, float_tile<Vector>};
+const Kernels kAvxVnniKernels = {widen<Vector>, narrow<Vector>,
+                                 quantize_row<Vector>, int8_tile<Vector>, float_tile<Vector>};
 
 }  // namespace onnxq::cpu

@@ -55,6 +55,9 @@ inline BlockScale block_scale(uint32_t magnitude_bits) {
 }
 
 struct Kernels {
+  // float16 to float32, exactly, and back, ties to even.
+  void (*widen)(const uint16_t* half, int64_t count, float* out);
+  void (*narrow)(const float* values, int64_t count, uint16_t* out);
   // Quantizes one row: per block, scale = max|a| / 127 and codes = round_half_even(a / scale).
   // `row` holds weight.k floats; codes, scales, corrections are the row's part of PreparedRows.
   void (*quantize_row)(const PackedWeight& weight, const float* row, int8_t* codes, float* scales,

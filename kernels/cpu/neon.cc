@@ -2,6 +2,7 @@
 #include "cpu/vector_neon.h"
 
 #include "cpu/float_tiles.h"
+#include "cpu/half_rows.h"
 #include "cpu/int8_tiles.h"
 #include "cpu/quantize_row.h"
 
@@ -9,6 +10,7 @@ namespace onnxq::cpu {
 
 using Vector = Neon;
 
-const Kernels kNeonKernels = {quantize_row<Vector>, int8_tile<Vector>, float_tile<Vector>};
+const Kernels kNeonKernels = {widen<Vector>, narrow<Vector>,
+                              quantize_row<Vector>, int8_tile<Vector>, float_tile<Vector>};
 
 }  // namespace onnxq::cpu

@@ -21,7 +21,7 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Rows of A as the kernels want them. One allocation; every row is prepared by one task.
 class Preparation {
  public:
-  Preparation(const PackedWeight& weight, Compute compute, int64_t rows)
+  Preparation(const PackedWeight& weight, Compute compute, Matrix a, int64_t rows)
       : weight_(weight), quantize_(compute == Compute::kInt8) {
     const auto values = static_cast<std::size_t>(rows * weight.padded_k());
     const auto per_block = static_cast<std::size_t>(rows * weight.blocks);
@@ -32,12 +32,11 @@ class Preparation {
     } else {
       values_ = AlignedBuffer<float>(values);
     }
-    converted_ = AlignedBuffer<float>(static_cast<std::size_t>(rows * weight.k));
+    if (a.half) widened_ = AlignedBuffer<float>(static_cast<std::size_t>(rows * weight.k));
   }
 
   void prepare_row(const Kernels& kernels, Matrix a, int64_t row) {
-    const float* source = static_cast<const float*>(a.data) + row * weight_.k;
-    if (a.half) source = convert(static_cast<const uint16_t*>(a.data) + row * weight_.k, row);
+    const float* source = a.half ? widen(kernels, a, row) : static_cast<const float*>(a.data) + row * weight_.k;
     if (quantize_) {
       kernels.quantize_row(weight_, source, codes_.data() + row * weight_.padded_k(),
                            scales_.data() + row * weight_.blocks, corrections_.data() + row * weight_.blocks);
@@ -51,9 +50,9 @@ class Preparation {
   PreparedRows rows() const { return {codes_.data(), scales_.data(), corrections_.data(), values_.data()}; }
 
  private:
-  const float* convert(const uint16_t* source, int64_t row) {
-    float* out = converted_.data() + row * weight_.k;
-    for (int64_t i = 0; i < weight_.k; ++i) out[i] = half_to_float(source[i]);
+  const float* widen(const Kernels& kernels, Matrix a, int64_t row) {
+    float* out = widened_.data() + row * weight_.k;
+    kernels.widen(static_cast<const uint16_t*>(a.data) + row * weight_.k, weight_.k, out);
     return out;
   }
 
@@ -63,7 +62,7 @@ class Preparation {
   AlignedBuffer<float> scales_;
   AlignedBuffer<int32_t> corrections_;
   AlignedBuffer<float> values_;
-  AlignedBuffer<float> converted_;
+  AlignedBuffer<float> widened_;
 };
 
 // How Y is cut into tiles of equal shape (the last of each row and column may be smaller).
@@ -84,14 +83,14 @@ struct Cut {
 };
 
 // Copies the part of a tile that belongs to Y, converting to float16 where Y is.
-void store(const Tile& tile, const PackedWeight& weight, MutableMatrix y) {
+void store(const Kernels& kernels, const Tile& tile, const PackedWeight& weight, MutableMatrix y) {
   const int64_t first = tile.panel * kPanelColumns;
   const int64_t columns = std::min(tile.panels * kPanelColumns, weight.n - first);
   for (int64_t r = 0; r < tile.rows; ++r) {
     const float* from = tile.out + r * tile.stride;
     const int64_t to = (tile.row + r) * weight.n + first;
     if (y.half) {
-      for (int64_t c = 0; c < columns; ++c) static_cast<uint16_t*>(y.data)[to + c] = float_to_half(from[c]);
+      kernels.narrow(from, columns, static_cast<uint16_t*>(y.data) + to);
     } else {
       std::memcpy(static_cast<float*>(y.data) + to, from, static_cast<std::size_t>(columns) * sizeof(float));
     }
@@ -103,7 +102,7 @@ void store(const Tile& tile, const PackedWeight& weight, MutableMatrix y) {
 void Product::multiply(Matrix a, MutableMatrix y, int64_t rows, const Parallel& parallel,
                        const Kernels& kernels) const {
   if (rows == 0) return;
-  Preparation preparation(weight_, compute_, rows);
+  Preparation preparation(weight_, compute_, a, rows);
   parallel.each(static_cast<std::size_t>(rows),
                 [&](std::size_t row) { preparation.prepare_row(kernels, a, static_cast<int64_t>(row)); });
 
@@ -120,7 +119,7 @@ void Product::multiply(Matrix a, MutableMatrix y, int64_t rows, const Parallel& 
     tile.out = out;
     tile.stride = tile.panels * kPanelColumns;
     multiply_tile(weight_, prepared, tile);
-    store(tile, weight_, y);
+    store(kernels, tile, weight_, y);
   });
 }
 

@@ -44,6 +44,14 @@ struct BlockColumn {
   int zero_point;
 };
 
+void widen(const uint16_t* half, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = half_to_float(half[i]);
+}
+
+void narrow(const float* values, int64_t count, uint16_t* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = float_to_half(values[i]);
+}
+
 // The bits of max|x|, which order like the numbers and put NaN above everything.
 uint32_t largest_magnitude(const float* values, int64_t count) {
   uint32_t largest = 0;
@@ -121,6 +129,6 @@ void float_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile
 
 }  // namespace
 
-const Kernels kScalarKernels = {quantize_row, int8_tile, float_tile};
+const Kernels kScalarKernels = {widen, narrow, quantize_row, int8_tile, float_tile};
 
 }  // namespace onnxq::cpu

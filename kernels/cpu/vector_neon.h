@@ -58,6 +58,7 @@ struct Neon {
   static Float load(const float* p) { return vld1q_f32(p); }
   static Float load_half(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
   static void store(float* p, Float v) { vst1q_f32(p, v); }
+  static void store_half(uint16_t* p, Float v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
   static Float to_float(Int v) { return vcvtq_f32_s32(v); }
   static Float multiply(Float a, Float b) { return vmulq_f32(a, b); }
   static Float fma(Float a, Float b, Float c) { return vfmaq_f32(c, a, b); }

@@ -1,11 +1,13 @@
 """PackedMatMul in all its types against the float64 product of the dequantized weight."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
-from packed_nodes import Weight, matmul_model, random_weight, relative_error, run
+from packed_nodes import Weight, matmul_model, random_weight, relative_error, run, session
 
 ELEMENT = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16}
 
@@ -187,3 +189,13 @@ def test_a_session_may_override_the_compute_mode(library):
     overridden = run(matmul_model(weight, compute="int8"), library, a, config={"onnxq.compute": "float"})
     assert (as_float == overridden).all()
     assert (as_float != run(matmul_model(weight, compute="int8"), library, a)).any()
+
+
+def test_one_session_may_be_run_by_many_threads(library):
+    rng = np.random.default_rng(0)
+    shared = session(matmul_model(random_weight(rng, 256, 200)), library, threads=2)
+    feeds = [rng.standard_normal((m, 256)).astype(np.float32) for m in (1, 5, 40, 1) * 8]
+    alone = [shared.run(None, {"A": a})[0] for a in feeds]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda a: shared.run(None, {"A": a})[0], feeds))
+    assert all((x == y).all() for x, y in zip(alone, together, strict=True))
