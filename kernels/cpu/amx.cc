@@ -4,10 +4,7 @@
 // wants. One A tile (16 rows x up to 64 k) meets the 4 panels of a strip, so 5 tile loads feed 4 products
 // of 16 x 16 x 64. Products are exact integers; scaling them, block by block, is AVX-512 work that costs
 // more than the product itself at small blocks.
-#include "cpu/float_tiles.h"
-#include "cpu/half_rows.h"
 #include "cpu/int8_tiles.h"
-#include "cpu/quantize_row.h"
 #include "cpu/vector_avx512.h"
 
 namespace onnxq::cpu {
@@ -107,23 +104,21 @@ void tile_rows_times_strip(const Strip<AmxVector>& strip, const PreparedRows& ro
 void amx_strip(const Strip<AmxVector>& strip, const PreparedRows& rows, const Tile& tile, float* out) {
   const auto kernel = strip.weight.has_zero_points ? tile_rows_times_strip<true> : tile_rows_times_strip<false>;
   int64_t r = 0;
-  for (; r + kTileRows <= tile.rows; r += kTileRows) kernel(strip, rows, tile.row + r, out + r * tile.stride, tile.stride);
+  for (; r + kTileRows <= tile.rows; r += kTileRows)
+    kernel(strip, rows, tile.row + r, out + r * tile.stride, tile.stride);
   Tile rest = tile;
   rest.row += r;
   rest.rows -= r;
   choose_strip_kernel<AmxVector, kPanels>(strip.weight)(strip, rows, rest, out + r * tile.stride);
 }
 
+}  // namespace
+
 void amx_int8_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile) {
-  if (tile.rows < kTileRows) return int8_tile<AmxVector>(weight, rows, tile);
+  if (tile.rows < kTileRows) return kAvx512VnniKernels.int8_tile(weight, rows, tile);
   configure_tiles(std::min(weight.block, kTileDepth));
   prefill_tile<AmxVector>(weight, rows, tile, amx_strip);
   _tile_release();
 }
-
-}  // namespace
-
-const Kernels kAmxKernels = {widen<AmxVector>, narrow<AmxVector>,
-                             quantize_row<AmxVector>, amx_int8_tile, float_tile<AmxVector>};
 
 }  // namespace onnxq::cpu

@@ -120,8 +120,9 @@ void float_row(const PackedWeight& weight, const PreparedRows& rows, int64_t row
       unrolled<kRegisters>([&](auto i) ONNXQ_INLINE {
         const int64_t p = panel + i / V::kParts;
         const uint8_t* high = kHigh > 0 ? weight.high_lines(p, b) : nullptr;
-        if (g % (8 / kLow) == 0) __builtin_prefetch(weight.low_lines(p, b) + g / (8 / kLow) * kLineBytes + kPrefetchBytes);
-        codes[i] = group_codes<V, kLow, kHigh>(weight.low_lines(p, b), high, g, i % V::kParts);
+        const uint8_t* low = weight.low_lines(p, b);
+        if (g % (8 / kLow) == 0) __builtin_prefetch(low + g / (8 / kLow) * kLineBytes + kPrefetchBytes);
+        codes[i] = group_codes<V, kLow, kHigh>(low, high, g, i % V::kParts);
       });
       unrolled<kGroup>([&](auto j) ONNXQ_INLINE {
         const auto broadcast = V::broadcast(a[g * kGroup + j]);
@@ -151,7 +152,8 @@ void float_decode_tile(const PackedWeight& weight, const PreparedRows& rows, con
     for (int64_t r = 0; r < tile.rows; ++r)
       for (int64_t p = 0; p < tile.panels;) {
         const bool whole = tile.panels - p >= kPanels;
-        (whole ? some : one)(weight, rows, tile.row + r, tile.panel + p, tile.out + r * tile.stride + p * kPanelColumns);
+        float* out = tile.out + r * tile.stride + p * kPanelColumns;
+        (whole ? some : one)(weight, rows, tile.row + r, tile.panel + p, out);
         p += whole ? kPanels : 1;
       }
   });

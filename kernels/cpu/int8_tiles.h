@@ -112,21 +112,22 @@ void decode_panel(const PackedWeight& weight, const PreparedRows& rows, int64_t 
   });
 }
 
+template <class V, int kLow, int kHigh, int kRows>
+void decode_rows(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile, int64_t r) {
+  const auto kernel = weight.has_zero_points ? decode_panel<V, kLow, kHigh, kRows, true>
+                                             : decode_panel<V, kLow, kHigh, kRows, false>;
+  for (int64_t p = 0; p < tile.panels; ++p)
+    kernel(weight, rows, tile.row + r, tile.panel + p, tile.out + r * tile.stride + p * kPanelColumns, tile.stride);
+}
+
 template <class V>
 void decode_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile) {
   for_bits(weight.bits, [&]<int kLow, int kHigh>() {
-    for (int64_t r = 0; r < tile.rows; r += kDecodeRows)
-      for (int64_t p = 0; p < tile.panels; ++p) {
-        using Kernel = void (*)(const PackedWeight&, const PreparedRows&, int64_t, int64_t, float*, int64_t);
-        static constexpr Kernel kKernels[2][kDecodeRows] = {
-            {decode_panel<V, kLow, kHigh, 1, false>, decode_panel<V, kLow, kHigh, 2, false>,
-             decode_panel<V, kLow, kHigh, 3, false>, decode_panel<V, kLow, kHigh, 4, false>},
-            {decode_panel<V, kLow, kHigh, 1, true>, decode_panel<V, kLow, kHigh, 2, true>,
-             decode_panel<V, kLow, kHigh, 3, true>, decode_panel<V, kLow, kHigh, 4, true>}};
-        const int64_t count = std::min(kDecodeRows, tile.rows - r);
-        kKernels[weight.has_zero_points][count - 1](weight, rows, tile.row + r, tile.panel + p,
-                                                    tile.out + r * tile.stride + p * kPanelColumns, tile.stride);
-      }
+    int64_t r = 0;
+    for (; r + kDecodeRows <= tile.rows; r += kDecodeRows)
+      decode_rows<V, kLow, kHigh, kDecodeRows>(weight, rows, tile, r);
+    for (; r + 2 <= tile.rows; r += 2) decode_rows<V, kLow, kHigh, 2>(weight, rows, tile, r);
+    if (r < tile.rows) decode_rows<V, kLow, kHigh, 1>(weight, rows, tile, r);
   });
 }
 

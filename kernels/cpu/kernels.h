@@ -73,7 +73,9 @@ extern const Kernels kScalarKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512VnniKernels;
-extern const Kernels kAmxKernels;
 extern const Kernels kNeonKernels;
+
+// AMX is AVX-512 VNNI with another int8 product.
+void amx_int8_tile(const PackedWeight& weight, const PreparedRows& rows, const Tile& tile);
 
 }  // namespace onnxq::cpu

@@ -71,7 +71,8 @@ PackedWeight::PackedWeight(const CodebookSource& source)
                    source.dim == 1 && source.indices.bits() <= 4 ? Codes::kLines : Codes::kIndices) {
   const int64_t count = int64_t{source.entries} * source.dim;
   codebook.dim = source.dim;
-  codebook.values = AlignedBuffer<float>(static_cast<std::size_t>(std::max<int64_t>(count, Codebook::kRegisterEntries)));
+  const int64_t size = std::max<int64_t>(count, Codebook::kRegisterEntries);
+  codebook.values = AlignedBuffer<float>(static_cast<std::size_t>(size));
   std::fill_n(codebook.values.data(), codebook.values.size(), 0.0f);
   for (int64_t i = 0; i < count; ++i) codebook.values.data()[i] = source.value(i);
 }

@@ -84,7 +84,6 @@ ONNXQ_INLINE inline typename V::Int broadcast_group(const int8_t* a) {
 template <class Body>
 void for_bits(int bits, const Body& body) {
   switch (bits) {
-    case 1: return body.template operator()<1, 0>();
     case 2: return body.template operator()<2, 0>();
     case 3: return body.template operator()<2, 1>();
     case 4: return body.template operator()<4, 0>();

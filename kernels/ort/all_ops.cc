@@ -52,11 +52,12 @@ void add_planes(Ops& ops) {
 void add_codebooks(Ops& ops) {
   for (const int bits : {2, 3, 4, 8}) {
     const Traits traits{false, false, bits};
+    const std::string name = "CodebookMatMul" + std::to_string(bits);
     for (const ElementType a : kFloats)
       for (const ElementType scales : kFloats) {
         Types inputs = {a, ElementType::kUInt8, scales, scales};  // A, low, codebook, scales
         if (bits == 3) inputs.insert(inputs.begin() + 2, ElementType::kUInt8);
-        ops.push_back(std::make_unique<Op>("CodebookMatMul" + std::to_string(bits), inputs, a, traits, create_codebook));
+        ops.push_back(std::make_unique<Op>(name, inputs, a, traits, create_codebook));
       }
   }
 }

@@ -118,7 +118,8 @@ cpu::CodebookSource check_codebook(const PlaneTensors& tensors, const Tensor& co
   if (codebook.shape.size() != 2) fail("codebook has shape ", shape, ", expected [entries, dim]");
   const int64_t entries = codebook.shape[0];
   const int64_t dim = codebook.shape[1];
-  if (dim != 1 && dim != 2 && dim != 4 && dim != 8) fail("codebook has shape ", shape, ", expected a dim of 1, 2, 4 or 8");
+  if (dim != 1 && dim != 2 && dim != 4 && dim != 8)
+    fail("codebook has shape ", shape, ", expected a dim of 1, 2, 4 or 8");
   if (entries < 1 || entries > int64_t{1} << tensors.bits)
     fail("codebook has shape ", shape, ", expected 1 to ", int64_t{1} << tensors.bits, " entries");
   if (rows % dim != 0) fail("rows=", rows, " is not a multiple of the codebook's dim=", dim);
@@ -131,10 +132,11 @@ cpu::CodebookSource check_codebook(const PlaneTensors& tensors, const Tensor& co
   source.dim = static_cast<int>(dim);
   if (entries == int64_t{1} << tensors.bits) return source;  // every index has an entry
   for (int64_t row = 0; row < source.indices.k; ++row)
-    for (int64_t column = 0; column < source.indices.n; ++column)
-      if (source.indices.code(row, column) >= entries)
-        fail("index ", source.indices.code(row, column), " at [", row, ", ", column, "] is beyond the codebook's ", entries,
-             " entries");
+    for (int64_t column = 0; column < source.indices.n; ++column) {
+      const int index = source.indices.code(row, column);
+      if (index < entries) continue;
+      fail("index ", index, " at [", row, ", ", column, "] is beyond the codebook's ", entries, " entries");
+    }
   return source;
 }
 
