@@ -19,11 +19,12 @@ from onnxq.bench import Latency, measure_latency
 from onnxq.calibration import calibrate
 from onnxq.data import Data, held_out, open_data
 from onnxq.decide import Decision, Plan, decide, needed_opset
-from onnxq.errors import InstallationError, OutputError
+from onnxq.errors import InstallationError, OutputError, RecipeError
 from onnxq.evidence import Evidence, Wish
 from onnxq.kernels import FOLDED, kernels_found
 from onnxq.library import library_path
 from onnxq.model import Model, load
+from onnxq.moments import MomentSource, moments_needed
 from onnxq.normalise import normalise
 from onnxq.output import ModelWriter, write_text
 from onnxq.plugin.parameters import check_calibrator
@@ -132,7 +133,7 @@ def convert(
         with clock.stage("decide"):
             plan = decide(normalised, survey, recipe, registry, seen, trained=trained)
         with clock.stage("quantize"):
-            rewritten = _rewrite(normalised, plan, registry, writer, progress)
+            rewritten = _rewrite(normalised, plan, registry, writer, recipe=recipe, data=data, progress=progress)
             written = writer.write(rewritten.model.ir)
         obstacle = _obstacle(model, written, max_ram)
         with clock.stage("verify"):
@@ -170,15 +171,18 @@ def inspect_model(model: Path, *, recipe: Recipe | None = None, custom_op_librar
     return decide(normalised, survey_model(normalised), recipe, registry, trained=trained)
 
 
-def feeds_for(model: Model, data: str | None, *, seed: int, options: SessionOptions) -> tuple[Iterator[Feed], int, str]:
-    """Batches to verify on, their number, and what to call them."""
+def feeds_for(
+    model: Model, data: str | None, *, seed: int, options: SessionOptions, state: Mapping[str, str] = _NO_STATE
+) -> tuple[Iterator[Feed], int, str]:
+    """Batches to verify on, their number, and what to call them; `state` as in Recipe."""
     session = Session(model.path, options)
-    if data is None:
+    if data is None or data == RANDOM:
         feeds = synthetic_feeds(model.ir.graph, session, count=_SYNTHETIC_BATCHES, seed=seed)
         return iter(feeds), len(feeds), f"{len(feeds)} synthetic batches (random values; give --data for real ones)"
-    kept, count, total = held_out(open_data(data, session.inputs))
+    loop = StateLoop(model.ir.graph, state_pairs(model.ir.graph, state))
+    kept, count, total = held_out(open_data(data, session.inputs, state_inputs=loop.inputs))
     note = "the only batch" if total == 1 else f"the last {count} of {total} batches"
-    return kept.batches(), count, f"{note} of {data}"
+    return loop.completed(kept.batches(), session), count, f"{note} of {data}"
 
 
 def _check_paths(model: Path, output: Path, report: Path | None) -> None:
@@ -231,7 +235,7 @@ def _evidence(
     if not wishes:
         return None
     options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
-    batches, count = _calibration_batches(model, data, seed=recipe.seed, options=options)
+    batches, count = _calibration_batches(model, data, recipe=recipe, options=options)
     progress.stage("calibrating", count)
     return calibrate(
         model,
@@ -244,25 +248,46 @@ def _evidence(
     )
 
 
-def _calibration_batches(model: Model, data: str | None, *, seed: int, options: SessionOptions) -> tuple[Data, int]:
+def _calibration_batches(
+    model: Model, data: str | None, *, recipe: Recipe, options: SessionOptions
+) -> tuple[Data, int]:
     """All batches but those kept for verification (unless there is only one), and their number."""
-    session = Session(model.path, options)
-    if data is None:
-        feeds = synthetic_feeds(model.ir.graph, session, count=_SYNTHETIC_BATCHES, seed=seed)
-        return Data("synthetic data (real data would do better)", lambda: iter(feeds)), len(feeds)
-    opened = open_data(data, session.inputs)
+    opened = calibration_data(data, model, options=options, seed=recipe.seed, state=recipe.state)
+    if data is None or data == RANDOM:
+        return opened, opened.count()
     _, kept, total = held_out(opened)
     count = max(1, total - kept)
     return Data(opened.origin, lambda: islice(opened.batches(), count)), count
 
 
-def _rewrite(model: Model, plan: Plan, registry: Registry, writer: ModelWriter, progress: Progress) -> Rewritten:
-    progress.stage("quantizing", len({decision.site.storage for decision in plan.decisions}))
+def _rewrite(
+    model: Model,
+    plan: Plan,
+    registry: Registry,
+    writer: ModelWriter,
+    *,
+    recipe: Recipe,
+    data: str | None,
+    progress: Progress,
+) -> Rewritten:
+    weights = len({decision.site.storage for decision in plan.decisions})
 
     def on_weight(decision: Decision) -> None:
         progress.step(decision.site.node)
 
-    return rewrite(model, plan, registry, sink=writer.store, on_weight=on_weight)
+    needs = moments_needed(plan, registry)
+    if not needs:
+        progress.stage("quantizing", weights)
+        return rewrite(model, plan, registry, sink=writer.store, on_weight=on_weight)
+    if data is None:
+        raise RecipeError(
+            f"--method {recipe.method} weighs errors by real activations; give --data, or take --method mse"
+        )
+    options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
+    batches, _ = _calibration_batches(model, data, recipe=recipe, options=options)
+    progress.stage("quantizing", weights)
+    with MomentSource(model, needs, batches, options=options, state=recipe.state) as source:
+        return rewrite(model, plan, registry, sink=writer.store, evidence_of=source.evidence, on_weight=on_weight)
 
 
 def _obstacle(model: Path, written: Path, max_ram: str | None) -> str | None:

@@ -19,7 +19,7 @@ from onnxq.affine import FloatArray, QuantizedWeight, dequantize
 from onnxq.decide import Decision, Plan
 from onnxq.errors import PlanError
 from onnxq.model import Model
-from onnxq.plugin.contracts import Placement, Replacement
+from onnxq.plugin.contracts import Placement, Replacement, WeightEvidence
 from onnxq.plugin.registry import Registry
 from onnxq.qdq.bias import Bias, quantize_bias, with_headroom
 from onnxq.qdq.insert import insert_activations
@@ -53,6 +53,7 @@ def rewrite(
     registry: Registry,
     *,
     sink: TensorSink,
+    evidence_of: Callable[[str], WeightEvidence | None] = lambda node: None,
     on_weight: Callable[[Decision], None] = lambda decision: None,
 ) -> Rewritten:
     """Put quantized weights and the planned nodes into a clone of a normalised model.
@@ -62,6 +63,7 @@ def rewrite(
         plan: made for it.
         registry: where the planned plugins are.
         sink: stores each packed tensor.
+        evidence_of: what calibration saw at a node's input, for weight quantizers that ask for it.
         on_weight: called before each weight, for progress.
     Raises:
         PlanError: a weight holds NaN or infinity.
@@ -78,7 +80,8 @@ def rewrite(
     stored: dict[str, int] = {}
     for decisions in _by_weight(plan):
         on_weight(decisions[0])
-        damage, size = _rewrite_weight(graph, nodes, decisions, plan, registry, sink)
+        evidence = evidence_of(decisions[0].site.node)
+        damage, size = _rewrite_weight(graph, nodes, decisions, plan, registry, sink, evidence)
         for index, decision in enumerate(decisions):
             sqnr[decision.site.node] = damage
             stored[decision.site.node] = size if index == 0 else 0
@@ -103,11 +106,12 @@ def _rewrite_weight(
     plan: Plan,
     registry: Registry,
     sink: TensorSink,
+    evidence: WeightEvidence | None,
 ) -> tuple[float, int]:
     """Quantize one weight and replace every node that reads it; returns (SQNR in dB, stored bytes)."""
     first = decisions[0]
     weight = _read_weight(nodes, first.site)
-    quantized = _quantize(weight, first, registry)
+    quantized = _quantize(weight, first, registry, evidence)
     biases = {decision.site.node: bias for decision in decisions if (bias := _bias(graph, plan, decision)) is not None}
     quantized = with_headroom(weight, quantized, list(biases.values()))
     damage = _sqnr(weight, dequantize(quantized))
@@ -177,12 +181,14 @@ def _weight_value(node: ir.Node, site: Site) -> ir.Value:
     return value
 
 
-def _quantize(weight: FloatArray, decision: Decision, registry: Registry) -> QuantizedWeight:
+def _quantize(
+    weight: FloatArray, decision: Decision, registry: Registry, evidence: WeightEvidence | None
+) -> QuantizedWeight:
     if decision.given is not None and decision.given.reproduces(weight):
         return decision.given.quantize(weight, decision.scheme)
     method = registry.weight_quantizer(decision.method)
     with method.guarded(decision.site.node) as plugin:
-        quantized = plugin.quantize(weight, decision.scheme, None)
+        quantized = plugin.quantize(weight, decision.scheme, evidence)
     problem = _nonsense(weight, quantized, decision)
     if problem is not None:
         raise method.error(decision.site.node, f"returned nonsense: {problem}")

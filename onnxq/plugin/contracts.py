@@ -44,7 +44,11 @@ class WeightEvidence:
 
 @runtime_checkable
 class WeightQuantizer(Protocol):
-    """Turns a float weight into codes, scales and zero points."""
+    """Turns a float weight into codes, scales and zero points.
+
+    A quantizer that weighs its errors by real activations has an attribute `needs`, "second_moment" or "gram": what it
+    wants in its evidence. It must still do something sensible without (tables have no activations).
+    """
 
     name: str
 

@@ -5,7 +5,8 @@ import pytest
 from graphs import ONNX_BITS
 from hypothesis import given
 from hypothesis import strategies as st
-from onnxq_plugins.mse import _SHRINK, LeastSquares
+from onnxq_plugins.clip_search import FRACTIONS
+from onnxq_plugins.mse import LeastSquares
 from onnxq_plugins.rtn import RoundToNearest
 
 from onnxq.affine import dequantize, encode, scales_from_range, stored_scale
@@ -49,7 +50,7 @@ def test_it_gains_on_gaussian_weights(bits, symmetric, gain):
 def slow_search(group: np.ndarray, scheme: Scheme) -> float:
     """Least squared error of one group over all shrunk ranges, then the closed-form scale for the best codes."""
     best = (np.inf, None, None)
-    for fraction in _SHRINK[scheme.bits]:
+    for fraction in FRACTIONS[scheme.bits]:
         low, high = group.min(keepdims=True) * np.float32(fraction), group.max(keepdims=True) * np.float32(fraction)
         scale, zero = scales_from_range(low, high, scheme)
         codes = encode(group, scale, zero, scheme) - (0 if zero is None else zero)
