@@ -17,6 +17,7 @@ from onnxq.plugin.parameters import check_calibrator
 from onnxq.plugin.registry import load_registry
 from onnxq.qdq.outline import integer_layout
 from onnxq.qdq.ranges import wishes_for
+from onnxq.qdq.trained import Trained, lift_trained
 from onnxq.recipe import Recipe
 from onnxq.session import SessionOptions
 from onnxq.sizes import parse_size
@@ -59,8 +60,9 @@ def collect(
     for name in (recipe.calibrator, *(rule.calibrator for rule in recipe.override if rule.calibrator)):
         check_calibrator(registry, name)
     loaded = load(model, custom_op_libraries=custom_op_libraries)
-    normalised = normalise(loaded, opset=needed_opset(recipe))
-    wishes = _wishes(normalised, recipe, every_tensor=every_tensor)
+    lifted, trained = lift_trained(loaded)
+    normalised = normalise(lifted, opset=needed_opset(recipe))
+    wishes = _wishes(normalised, recipe, trained, every_tensor=every_tensor)
     options = SessionOptions(custom_op_libraries=loaded.custom_op_libraries)
     progress.stage("reading data", 1)
     progress.step(data or "none given")
@@ -80,9 +82,9 @@ def collect(
     return evidence
 
 
-def _wishes(model: Model, recipe: Recipe, *, every_tensor: bool) -> Sequence[Wish]:
+def _wishes(model: Model, recipe: Recipe, trained: Trained, *, every_tensor: bool) -> Sequence[Wish]:
     """What the recipe's plan needs; with `every_tensor` also all others, under the recipe's calibrator."""
-    needed = wishes_for(integer_layout(model, survey_model(model), recipe), recipe)
+    needed = wishes_for(integer_layout(model, survey_model(model), recipe, trained=trained), recipe, trained)
     if not every_tensor:
         return needed
     known = {wish.tensor for wish in needed}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from onnxq.data import Data, open_data
-from onnxq.model import Model
+from onnxq.model import Model, load
 from onnxq.session import Feed, Session, SessionOptions
 from onnxq.state import state_pairs
 from onnxq.synthetic import synthetic_feeds
@@ -40,7 +40,7 @@ def calibration_data(
 
     Args:
         origin: the --data argument; None or "random" for data-free batches.
-        model: as loaded, not normalised.
+        model: at any stage.
         options: of the sessions that data-free batches need.
         seed: of everything random.
         state: outputs fed back to inputs, see onnxq.state; batches need not bring those inputs.
@@ -63,9 +63,12 @@ def data_free(
 ) -> Data:
     """Batches made from the model alone (cases 1 and 2).
 
+    Its file is read again: normalisation folds BatchNormalizations, and their statistics with them.
+
     Raises:
         DataError: no size of the open dims works.
     """
+    model = load(model.path, custom_op_libraries=model.custom_op_libraries)
     session = Session(model.path, options)
     feeds = synthetic_feeds(model.ir.graph, session, count=_BATCHES, seed=seed)
     fit = fit_pictures(model, feeds[0], options, count=_PICTURES, seed=seed, on_trial=on_trial)

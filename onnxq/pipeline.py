@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import onnx_ir as ir
@@ -18,6 +19,7 @@ import onnx_ir as ir
 from onnxq.bench import Latency, measure_latency
 from onnxq.calibration import calibrate
 from onnxq.data import Data, held_out, open_data
+from onnxq.data_free import RANDOM, calibration_data
 from onnxq.decide import Decision, Plan, decide, needed_opset
 from onnxq.errors import InstallationError, OutputError, RecipeError
 from onnxq.evidence import Evidence, Wish
@@ -37,6 +39,7 @@ from onnxq.report import ConvertReport, IntegerReport, SiteReport, as_json
 from onnxq.rewrite import Rewritten, rewrite
 from onnxq.session import Feed, Session, SessionOptions, check_installation
 from onnxq.sizes import parse_size
+from onnxq.state import StateLoop, state_pairs
 from onnxq.survey import Survey, survey_model
 from onnxq.synthetic import synthetic_feeds
 from onnxq.upcast import float32_copy, needs_upcast
@@ -53,6 +56,7 @@ __all__ = [
 ]
 
 _SYNTHETIC_BATCHES = 4
+_NO_STATE: Mapping[str, str] = MappingProxyType({})
 
 
 class Progress(Protocol):
@@ -308,7 +312,11 @@ def _verify(model: Model, written: Path, data: str | None, recipe: Recipe, progr
     with runnable_pair(model.path, written) as (reference, quantized, note):
         options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
         feeds, count, description = feeds_for(
-            load(reference, custom_op_libraries=model.custom_op_libraries), data, seed=recipe.seed, options=options
+            load(reference, custom_op_libraries=model.custom_op_libraries),
+            data,
+            seed=recipe.seed,
+            options=options,
+            state=recipe.state,
         )
         progress.stage("verifying", count)
         return verify_files(
@@ -358,7 +366,7 @@ def _bench(model: Model, written: Path, data: str | None, recipe: Recipe, progre
     progress.stage("measuring latency", 1)
     progress.step("interleaved runs")
     stock = SessionOptions(custom_op_libraries=model.custom_op_libraries)
-    feeds, _, _ = feeds_for(model, data, seed=recipe.seed, options=stock)
+    feeds, _, _ = feeds_for(model, data, seed=recipe.seed, options=stock, state=recipe.state)
     contestants = {"float": Session(model.path, stock), "quantized, stock onnxruntime": Session(written, stock)}
     if _has_library():
         ours = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=True)

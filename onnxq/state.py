@@ -16,14 +16,14 @@ A recipe names the pairs, output to input; one `*` in both stands for the same t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxq.errors import RecipeError
-from onnxq.session import Feed
+from onnxq.session import Feed, Session
 
 __all__ = ["StateLoop", "state_pairs"]
 
@@ -79,6 +79,19 @@ class StateLoop:
     def outputs(self) -> tuple[str, ...]:
         """Outputs to fetch from every run."""
         return tuple(self._pairs)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Inputs that a batch may leave out."""
+        return tuple(self._pairs.values())
+
+    def completed(self, feeds: Iterable[Feed], session: Session) -> Iterator[Feed]:
+        """Every batch with its state; the session runs each to know the next one's."""
+        for feed in feeds:
+            complete = self.complete(feed)
+            yield complete
+            if self._pairs:
+                self.keep(session.run(complete, self.outputs))
 
     def complete(self, feed: Feed) -> Feed:
         """The batch with an array for every state input (cases 1 to 3)."""
