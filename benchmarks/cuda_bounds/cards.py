@@ -34,7 +34,7 @@ class Shape:
     name: str
     k: int
     n: int
-    # Microseconds of onnxruntime's MatMulNBits on an A100, fp16, block 32, by number of tokens (its pull request 29451).
+    # Microseconds of onnxruntime's MatMulNBits on an A100, fp16, block 32, by tokens (its pull request 29451).
     matmulnbits: dict[int, float]
 
 

@@ -21,7 +21,8 @@ Gather::Gather(const PackedWeight& packed)
 
 void Gather::run(const void* indices, bool wide, void* output, int64_t count, Stream stream) const {
   if (count == 0) return;
-  if (count > std::numeric_limits<int>::max()) fail("indices has ", count, " elements, more than the CUDA kernel takes");
+  if (count > std::numeric_limits<int>::max())
+    fail("indices has ", count, " elements, more than the CUDA kernel takes");
   GatherArgs args{};
   args.indices = indices;
   args.weights = weight_->tiles();
@@ -36,7 +37,8 @@ void Gather::run(const void* indices, bool wide, void* output, int64_t count, St
   args.wide_indices = wide;
   args.aligned_output = rows_on_16_bytes(output, k_ * int64_t{element_bytes(element_)});
   void* params[] = {&args};
-  check(driver().cuLaunchKernel(function_, static_cast<unsigned>(count), 1, 1, kThreads, 1, 1, 0, stream, params, nullptr),
+  const auto ctas = static_cast<unsigned>(count);
+  check(driver().cuLaunchKernel(function_, ctas, 1, 1, kThreads, 1, 1, 0, stream, params, nullptr),
         "launching a packed gather");
 }
 

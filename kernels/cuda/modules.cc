@@ -21,7 +21,8 @@ Module load_module(const std::string& name) {
   const std::lock_guard lock(mutex);
   Module& module = loaded[{current_context(), name}];
   if (module == nullptr)
-    check(driver().cuModuleLoadData(&module, find_image(name)), "loading the CUDA kernels (is the GPU sm_80 or newer?)");
+    check(driver().cuModuleLoadData(&module, find_image(name)),
+          "loading the CUDA kernels (is the GPU sm_80 or newer?)");
   return module;
 }
 

@@ -58,7 +58,8 @@ PackedWeight read_weight(const Op& op, const Api& api, const OrtKernelInfo* info
   if (op.traits.zero_points) zeros = ort::require_constant(api, info, at.scales + 1, "zero_points");
   const Tensor* zero_points = op.traits.zero_points ? &zeros : nullptr;
   if (at.high == 0) {
-    const cpu::WeightSource source = ort::check_weight({&codes, &scales, zero_points}, block_size, op.traits.transposed);
+    const cpu::WeightSource source =
+        ort::check_weight({&codes, &scales, zero_points}, block_size, op.traits.transposed);
     return repack(NodeWeight(source), element_of(op.output));
   }
   high = ort::require_constant(api, info, at.high, "the high plane");

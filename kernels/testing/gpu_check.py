@@ -21,15 +21,20 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "kernels" / "cuda"), str(ROOT / "tests" / "kernels"), str(ROOT / "kernels" / "testing")]
+sys.path[:0] = [
+    str(ROOT / "tests" / "kernels" / "cuda"),
+    str(ROOT / "tests" / "kernels"),
+    str(ROOT / "kernels" / "testing"),
+]
 SHAPES = ((4096, 4096), (4096, 12288), (12288, 4096))
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 512)
 
 
 def correctness() -> dict:
     """Every variant and kernel on ragged shapes, on the GPU of ONNXQ_TEST_ARCHITECTURE or, without it, emulated."""
-    import build
     import emulation
+
+    import build
 
     failures, count = [], 0
     variants = [build.Variant(e, b) for e in build.ELEMENTS for b in build.WIDTHS]
@@ -144,7 +149,9 @@ def timings(library: str, seconds: float) -> list[dict]:
     for k, n in SHAPES:
         kinds = {"packed": ("packed", library, False), "matmulnbits": ("matmulnbits", None, False),
                  "matmulnbits_fpa_intb": ("matmulnbits", None, True), "fp16": ("float", None, False)}  # fmt: skip
-        sessions = {name: open_session(model(k, n, kind), lib, fpa_intb=intb) for name, (kind, lib, intb) in kinds.items()}
+        sessions = {
+            name: open_session(model(k, n, kind), lib, fpa_intb=intb) for name, (kind, lib, intb) in kinds.items()
+        }
         for m in TOKENS:
             if time.monotonic() > end:
                 return rows
@@ -171,7 +178,8 @@ def session_checks(library: str, seconds: float) -> dict:
 
     return {
         "measured_on_hardware": True, "onnxruntime": onnxruntime.__version__, "device": device_info(),
-        "placement": placement(library), "graph_capture": graph_capture(library), "timings_us": timings(library, seconds),
+        "placement": placement(library), "graph_capture": graph_capture(library),
+        "timings_us": timings(library, seconds),
     }  # fmt: skip
 
 

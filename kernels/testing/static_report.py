@@ -89,7 +89,8 @@ def measure(variant: build.Variant, architecture: str) -> list[Kernel]:
 
     def make(folder: Path) -> None:
         said = build.run(nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v",
-                         *variant.defines, cuda / "device" / "packed_ops.cu", "-o", folder / "kernels.cubin")  # fmt: skip
+                         *variant.defines, cuda / "device" / "packed_ops.cu",
+                         "-o", folder / "kernels.cubin")  # fmt: skip
         (folder / "ptxas.txt").write_text(said)
         (folder / "sass.txt").write_text(build.run(nvdisasm, "-c", folder / "kernels.cubin") if nvdisasm else "")
 

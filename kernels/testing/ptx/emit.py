@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .instructions import OPCODES, Memory, Special, Value
+from .instructions import OPCODES, Memory, Value
 from .parse import Entry, Instruction, Label, Module, PtxError
 
 _STORAGE = {"pred": "bool", "b16": "uint16_t", "b32": "uint32_t", "f32": "uint32_t", "b64": "uint64_t"}
@@ -54,9 +54,7 @@ class _Function:
     def text(self) -> str:
         entry = self.entry
         name = _cpp_name(entry.name)
-        arrays = [
-            f"  {_STORAGE[kind]} {prefix[1:]}[{count}];" for prefix, (kind, count) in entry.registers.items()
-        ]
+        arrays = [f"  {_STORAGE[kind]} {prefix[1:]}[{count}];" for prefix, (kind, count) in entry.registers.items()]
         lines, sites = [], []
         for self.site, item in enumerate(entry.body):
             sites.append("nullptr" if isinstance(item, Label) else f'"{item.opcode}"')

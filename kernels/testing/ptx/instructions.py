@@ -104,7 +104,20 @@ def _memory(space: str, store: bool, *forms: str) -> None:
 
 
 _memory("param", False, "||u32", "||s32", "||u64", "|v2|u32")
-_memory("global", False, "||u8", "||u16", "||s32", "||u64", "||f32", "nc||u16", "nc||u32", "nc|v2|u32", "nc|v4|u32", "nc|v4|f32")
+_memory(
+    "global",
+    False,
+    "||u8",
+    "||u16",
+    "||s32",
+    "||u64",
+    "||f32",
+    "nc||u16",
+    "nc||u32",
+    "nc|v2|u32",
+    "nc|v4|u32",
+    "nc|v4|f32",
+)
 _memory("global", False, *(f"nc.L1::no_allocate.L2::128B|{v}|u32" for v in ("", "v2", "v4")))
 _memory("global", True, "||u16", "||u32", "||f32", "|v2|u32", "|v4|u32", "|v4|f32")
 _memory("shared", False, "||u16", "||u32", "||f32", "|v2|u32", "|v4|u32", "|v4|f32")

@@ -14,7 +14,10 @@ REGISTERS = "\t.reg .pred %p<16>;\n\t.reg .b16 %rs<16>;\n\t.reg .b32 %r<64>;\n\t
 
 
 def entry(name: str, body: str, *, module="raw_0", shared=0) -> str:
-    """An entry (its module's name has two parts) with one 64-byte parameter `args`, registers of every kind and `shared` static bytes."""
+    """An entry with one 64-byte parameter `args`, registers of every kind and `shared` static bytes.
+
+    The module's name has two parts, like "half_4": the emulated driver finds modules by them.
+    """
     memory = f"\t.shared .align 16 .b8 room[{shared}];\n" if shared else ""
     return (
         f".visible .entry onnxq_{module}_{name}(\n\t.param .align 8 .b8 args[64]\n)\n"

@@ -59,7 +59,8 @@ CASES = {
         "\tld.shared.u32 %r10, [%r5];\n" + STORE, 32, "shared race"),
     "copy_never_waited_for": ("\tmov.u32 %r11, 16;\n" + COPY, 32, "copy not waited for"),
     "copy_beyond_its_source": (
-        "\tmov.u32 %r11, 16;\n\tadd.s64 %rd7, %rd7, 4096;\n" + COPY + "\tcp.async.wait_group 0;\n", 32, "global bounds"),
+        "\tmov.u32 %r11, 16;\n\tadd.s64 %rd7, %rd7, 4096;\n" + COPY + "\tcp.async.wait_group 0;\n",
+        32, "global bounds"),
     "copy_of_nothing_reads_nothing": (
         "\tmov.u32 %r11, 0;\n\tadd.s64 %rd7, %rd7, 4096;\n" + COPY + "\tcp.async.wait_group 0;\n"
         "\tld.shared.u32 %r10, [%r4];\n" + STORE, 32, ""),
@@ -69,7 +70,8 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def module():
-    return RawModule(*(entry(name, START + body + END, module="raw_2", shared=1024) for name, (body, _, _) in CASES.items()),
+    bodies = ((name, START + case[0] + END) for name, case in CASES.items())
+    return RawModule(*(entry(name, body, module="raw_2", shared=1024) for name, body in bodies),
                      module="raw_2")  # fmt: skip
 
 
@@ -109,13 +111,17 @@ def test_zero_fill_and_late_arrival():
 @pytest.mark.parametrize("truncate", [False, True])
 def test_truncating_sums_lose_what_tensor_cores_may_lose(truncate):
     """2^24 + 1 + 1: one rounding gives 2^24 + 2; a unit cut at each addition gives less."""
-    body = START + (
-        "\tsetp.lt.u32 %p1, %r1, 32;\n\tmov.u32 %r10, 1006648320;\n"  # 0x3c003c00: two halves of 1
-        "\tmov.u32 %r11, 0;\n\tmov.b32 %r12, 0f4B800000;\n"  # 2^24
-        "\tmov.u32 %r13, 0;\n"
-        "\tmma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%r20,%r21,%r22,%r23}, {%r10,%r10,%r13,%r13}, "
-        "{%r10,%r13}, {%r12,%r12,%r12,%r12};\n\tst.global.f32 [%rd5], %r20;"
-    ) + END
+    body = (
+        START
+        + (
+            "\tsetp.lt.u32 %p1, %r1, 32;\n\tmov.u32 %r10, 1006648320;\n"  # 0x3c003c00: two halves of 1
+            "\tmov.u32 %r11, 0;\n\tmov.b32 %r12, 0f4B800000;\n"  # 2^24
+            "\tmov.u32 %r13, 0;\n"
+            "\tmma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%r20,%r21,%r22,%r23}, {%r10,%r10,%r13,%r13}, "
+            "{%r10,%r13}, {%r12,%r12,%r12,%r12};\n\tst.global.f32 [%rd5], %r20;"
+        )
+        + END
+    )
     out = np.zeros(32, np.float32)
     module = RawModule(entry("sums", body, module="raw_4"), module="raw_4")
     assert module.launch("sums", [np.zeros(32, np.uint32), out], outputs=[1], truncate_sums=truncate) == ""

@@ -49,7 +49,9 @@ def plane(codes: np.ndarray, width: int, narrow: bool) -> bytes:
         for index in range(32):  # step, register, half
             step, register, half = index >> 3, index >> 1 & 3, index & 1
             neighbour = (register >> 1) * 2 + half
-            depth = step * 16 + quad * 4 + neighbour if narrow else (step // 2) * 32 + quad * 8 + (step % 2) * 4 + neighbour
+            depth = (
+                step * 16 + quad * 4 + neighbour if narrow else (step // 2) * 32 + quad * 8 + (step % 2) * 4 + neighbour
+            )
             field = step * 4 + register
             word, bit = divmod(field * width, 16)
             words[word, lane] |= np.uint32(int(codes[depth, group + register % 2 * 8]) << bit + 16 * half)

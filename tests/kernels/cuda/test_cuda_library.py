@@ -113,7 +113,7 @@ def test_every_matmul_signature(emulated_library, environment, tmp_path, transpo
 
 def test_errors_name_the_node(emulated_library, environment, tmp_path):
     weight = packed_nodes.random_weight(np.random.default_rng(3), 64, 16, bits=2)
-    with pytest.raises(AssertionError, match="onnxq PackedMatMul '/fc': this build has no CUDA kernels for half_2"):
+    with pytest.raises(AssertionError, match=r"onnxq PackedMatMul '/fc': this build has no CUDA kernels for half_2"):
         run(tmp_path, packed_nodes.matmul_model(weight, a=TensorProto.FLOAT16), emulated_library,
             {"A": np.zeros((1, 64), np.float16)}, environment)  # fmt: skip
 
@@ -123,7 +123,7 @@ def test_a_missing_driver_is_explained(emulated_library, tmp_path):
     if "onnxq_cuda_driver" in {k.lower() for k in os.environ}:
         pytest.skip("ONNXQ_CUDA_DRIVER is set")
     weight = packed_nodes.random_weight(np.random.default_rng(3), 64, 16)
-    with pytest.raises(AssertionError, match="'/fc': no CUDA driver: libcuda.so.1.*install the NVIDIA driver"):
+    with pytest.raises(AssertionError, match=r"'/fc': no CUDA driver: libcuda\.so\.1.*install the NVIDIA driver"):
         run(tmp_path, packed_nodes.matmul_model(weight, a=TensorProto.FLOAT16), emulated_library,
             {"A": np.zeros((1, 64), np.float16)})  # fmt: skip
 
@@ -143,5 +143,3 @@ def test_the_real_library_serves_the_cpu_without_a_driver(tmp_path):
 def test_only_test_builds_can_be_told_to_load_another_driver():
     real = build.library((build.Variant("half", 4),), emulated=False)
     assert b"ONNXQ_CUDA_DRIVER" not in real.read_bytes()
-
-

@@ -106,19 +106,25 @@ def planted(request, tmp_path_factory):
     return {str(bug) + bug.new: seen for bug, seen in outcomes(wanted, lambda: tmp_path_factory.mktemp("bug"))}
 
 
-@pytest.mark.parametrize("kernel", [pytest.param(k, marks=pytest.mark.quick if k == "decode" else ()) for k in PRODUCTS])
+@pytest.mark.parametrize(
+    "kernel", [pytest.param(k, marks=pytest.mark.quick if k == "decode" else ()) for k in PRODUCTS]
+)
 def test_the_unharmed_kernel_is_clean(kernel, tmp_path):
     assert outcome(plant(None, kernel, tmp_path), kernel) == "clean"
 
 
-@pytest.mark.parametrize("bug", [pytest.param(b, id=str(b), marks=pytest.mark.quick if b in QUICK else ()) for b in BUGS])
+@pytest.mark.parametrize(
+    "bug", [pytest.param(b, id=str(b), marks=pytest.mark.quick if b in QUICK else ()) for b in BUGS]
+)
 def test_planted_bugs_are_noticed(planted, bug):
     seen = planted[str(bug) + bug.new]
     if bug.equivalent:
         assert seen == "clean", "not equivalent after all"
     else:
         assert seen != "clean"
-    assert table_row(bug, seen) in TABLE.read_text(), "MUTATIONS.md is stale: python tests/kernels/cuda/test_cuda_mutations.py"
+    assert table_row(bug, seen) in TABLE.read_text(), (
+        "MUTATIONS.md is stale: python tests/kernels/cuda/test_cuda_mutations.py"
+    )
 
 
 def table_row(bug: Bug, seen: str) -> str:

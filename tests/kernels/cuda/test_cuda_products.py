@@ -56,7 +56,9 @@ def test_every_block_size(variant, block, zero_points, kernel):
     check(make_product(m, 640, 40, block=block, zero_points=zero_points), kernel=kernel)
 
 
-@pytest.mark.parametrize("variant", [MAIN, build.Variant("bfloat16", 8), build.Variant("float", 2)], ids=lambda v: v.name)
+@pytest.mark.parametrize(
+    "variant", [MAIN, build.Variant("bfloat16", 8), build.Variant("float", 2)], ids=lambda v: v.name
+)
 @pytest.mark.parametrize("kernel", ["decode", "mid", "wide"])
 def test_unaligned_pointers_take_the_guarded_reads(variant, kernel):
     product = make_product(11 if kernel != "decode" else 6, 256, 64, element=variant.element, bits=variant.bits)

@@ -4,10 +4,9 @@ budgets recorded in kernels/cuda/budgets.json. A budget is changed by `static_re
 import json
 
 import pytest
-from emulation import build
-
 import static_report
-from static_report import BUDGETS, EVERYWHERE, find_nvdisasm
+from emulation import build
+from static_report import BUDGETS, find_nvdisasm
 
 RECORDED = json.loads(BUDGETS.read_text())
 CASES = static_report.cases()
@@ -32,7 +31,8 @@ def case_id(case):
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, id=case_id(c), marks=pytest.mark.quick if case_id(c) == "half_4-sm_80" else ()) for c in CASES]
+    "case",
+    [pytest.param(c, id=case_id(c), marks=pytest.mark.quick if case_id(c) == "half_4-sm_80" else ()) for c in CASES],
 )
 def test_no_spills_and_no_more_registers_than_recorded(measured, case):
     kernels = measured[case]
