@@ -110,7 +110,7 @@ class Recipe(_Strict):
     activation_signed: bool = False
     activation_symmetric: bool = False
     per_channel: bool = True
-    calibrator: str = "minmax"
+    calibrator: str = "mse"
     reduce_range: bool | None = None
     integer_nodes: Literal["fast", "all"] = "fast"
     target: Literal["cpu", "cuda", "portable"] = "cpu"

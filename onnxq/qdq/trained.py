@@ -141,6 +141,8 @@ def _lift(
         return  # 3
     elif (source := constant_of(quantize.inputs[0])) is not None:
         _lift_constant(graph, dequantize, _quantized(quantize, source), weights)
+        if not quantize.outputs[0].uses():
+            graph.remove(quantize, safe=True)
     else:
         _lift_activation(graph, dequantize, quantize, ranges)
 

@@ -25,6 +25,12 @@ def _pad_refuses(node: ir.Node) -> str | None:
     return None
 
 
+def _split_refuses(node: ir.Node) -> str | None:
+    if all(value.uses() or value.is_graph_output() for value in node.outputs):
+        return None
+    return "nobody reads one of its outputs: onnxruntime fuses it only with Q behind all of them"
+
+
 def _resize_refuses(node: ir.Node) -> str | None:
     mode = node.attributes.get_string("mode", "nearest")
     if mode != "nearest":
@@ -34,7 +40,7 @@ def _resize_refuses(node: ir.Node) -> str | None:
 
 RULES = (
     Rule(
-        ops=("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand", "Identity", "Tile"),
+        ops=("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Expand", "Identity", "Tile"),
         kernel=None,
         joins="between",
         reason="it moves codes",
@@ -47,6 +53,7 @@ RULES = (
         reason="it moves codes",
         shares=True,
     ),
+    Rule(ops=("Split",), kernel=None, joins="between", reason="it moves codes", shares=True, refuses=_split_refuses),
     Rule(ops=("Gather",), kernel=None, joins="between", reason="it moves codes", shares=True, refuses=_gather_refuses),
     Rule(ops=("Pad",), kernel=None, joins="between", reason="it moves codes", shares=True, refuses=_pad_refuses),
     Rule(
