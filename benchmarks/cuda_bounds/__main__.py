@@ -13,8 +13,9 @@ def main() -> None:
     print(f"# {HEADING}\n")
     print(
         f"Microseconds no kernel of ours can beat: bytes at {BANDWIDTH_SHARE:.0%} of the data sheet's bandwidth,\n"
-        f"issue slots, tensor rate, the largest of them plus {LAUNCH * 1e6:.0f} us. fp16, 4 bits, block 32. `published`\n"
-        "is another kernel's measured time on an A100 (onnxruntime MatMulNBits); nothing of ours was measured anywhere.\n"
+        f"issue slots, tensor rate, the largest of them plus {LAUNCH * 1e6:.0f} us. fp16, 4 bits, block 32.\n"
+        "`published` is another kernel's measured time on an A100 (onnxruntime MatMulNBits); nothing of ours was\n"
+        "measured anywhere.\n"
     )
     print("| card | shape | tokens | memory | issue | tensor | bound | by | published | published / bound |")
     print("|---|---|---|---|---|---|---|---|---|---|")

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]  # emulation.py, packed_nodes.py
+ROOT = HERE.parents[2]
+# emulation.py, packed_nodes.py, build.py and ptx, benchmarks
+sys.path[:0] = [str(p) for p in (HERE, HERE.parent, ROOT / "kernels" / "testing", ROOT)]
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "quick: the two-minute selection of the CUDA tests")
-    config.addinivalue_line("markers", "needs_sass: reads machine code; needs cuobjdump and nvdisasm")
 
 
 def _missing() -> str | None:
@@ -29,10 +30,14 @@ def _missing() -> str | None:
     return None
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items):
+    """What is not quick is slow (`make test-all`, `make test-cuda`); without nvcc nothing here can run."""
     mine = [item for item in items if HERE in Path(item.fspath).parents]
     reason = _missing() if mine else None
     for item in mine:
+        if item.get_closest_marker("quick") is None:
+            item.add_marker(pytest.mark.slow)
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
 

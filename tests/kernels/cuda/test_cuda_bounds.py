@@ -7,7 +7,6 @@ import sys
 import pytest
 from emulation import ROOT
 
-sys.path.insert(0, str(ROOT))
 from benchmarks.cuda_bounds.cards import CARDS, SHAPES
 from benchmarks.cuda_bounds.model import bound
 
