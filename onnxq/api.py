@@ -68,9 +68,16 @@ def convert(
     )
 
 
-def inspect(model: PathLike, *, recipe: PathLike | Recipe | None = None, **wishes: Any) -> Plan:
+def inspect(
+    model: PathLike,
+    *,
+    recipe: PathLike | Recipe | None = None,
+    custom_op_libraries: Sequence[PathLike] = (),
+    **wishes: Any,
+) -> Plan:
     """What a conversion would do with each weight; see `onnxq inspect --help`."""
-    return inspect_model(Path(model), recipe=_recipe(recipe, wishes))
+    libraries = [Path(library) for library in custom_op_libraries]
+    return inspect_model(Path(model), recipe=_recipe(recipe, wishes), custom_op_libraries=libraries)
 
 
 def verify(

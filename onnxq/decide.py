@@ -288,7 +288,9 @@ def _reason_to_skip(sites: Sequence[Site], recipe: Recipe) -> str | None:
             if re.search(pattern, site.node):
                 shared = "" if len(sites) == 1 else f" (weight shared by {len(sites)} nodes)"
                 return f"--skip {pattern}{shared}"
-    if recipe.table_bits == "float" and any(site.kind in ("gather", "matmul_transposed") for site in sites):
+    asked = any(rule.bits and re.search(rule.nodes, site.node) for rule in recipe.override for site in sites)
+    table = any(site.kind in ("gather", "matmul_transposed") for site in sites)
+    if recipe.table_bits == "float" and table and not asked:
         return "--table-bits float"
     return None
 
@@ -297,7 +299,7 @@ def _choose(sites: Sequence[Site], recipe: Recipe) -> tuple[Scheme, str]:
     """Scheme and method of a weight that all `sites` read."""
     kind = sites[0].kind
     table = kind in ("gather", "matmul_transposed")
-    bits = int(recipe.table_bits) if table else recipe.bits
+    bits = recipe.table_bits if isinstance(recipe.table_bits, int) and table else recipe.bits
     block_size, symmetric, method = recipe.block_size, recipe.symmetric, recipe.method
     for rule in recipe.override:
         if any(re.search(rule.nodes, site.node) for site in sites):

@@ -23,6 +23,9 @@ __all__ = ["FOLDED", "kernels_found"]
 _LOOK_THROUGH = frozenset({"Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose"})
 
 
+_WIDENED = "InsertedPrecisionFreeCast_"
+"""What onnxruntime puts before the name of a float16 value that it computes in float32."""
+
 _TOKEN = re.compile(r"_token_\d+$")
 _CHANNELS_LAST = "Nhwc"
 
@@ -45,7 +48,7 @@ def kernels_found(
         integer node without a kernel of its own is gone, "OP in float" where it reads dequantized values.
     """
     optimised = list(_all_nodes(optimised_graph(path, options)))
-    producers = {name: node for node in optimised for name in node.output if name}
+    producers = _producers(optimised)
     written = list(_all_nodes(onnx.load(path, load_external_data=False).graph))
     consumers: dict[str, list[onnx.NodeProto]] = {}
     for node in written:
@@ -54,6 +57,15 @@ def kernels_found(
     found = {site.node: _kernel(site.output, producers, consumers) for site in sites}
     by_name = {_TOKEN.sub("", node.name): node for node in optimised}
     return found | {integer.node: _integer_kernel(integer, by_name, producers) for integer in integers}
+
+
+def _producers(optimised: Sequence[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
+    """Producer by value name; a value that was widened to float32 goes by its own name too."""
+    producers = {name: node for node in optimised for name in node.output if name}
+    for name, node in list(producers.items()):
+        if name.startswith(_WIDENED):
+            producers.setdefault(name.removeprefix(_WIDENED), node)
+    return producers
 
 
 def _integer_kernel(

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from onnxq.bench import Latency, measure_latency
+from onnxq.bench import Latency, Slower, measure_latency, slower_nodes
 from onnxq.calibration import calibrate
 from onnxq.data import Data, held_out, open_data
 from onnxq.data_free import RANDOM, calibration_data
@@ -119,6 +119,7 @@ def convert(
         OnnxqError: any of its kinds; nothing is left or overwritten then.
     """
     recipe, progress = recipe or Recipe(), progress or Silent()
+    ram_limit = None if max_ram is None else parse_size(max_ram)
     output = output if output is not None else default_output(model)
     _check_paths(model, output, report)
     clock = _Clock()
@@ -139,15 +140,15 @@ def convert(
         with clock.stage("quantize"):
             rewritten = _rewrite(normalised, plan, registry, writer, recipe=recipe, data=data, progress=progress)
             written = writer.write(rewritten.model.ir)
-        obstacle = _obstacle(model, written, max_ram)
+        obstacle = _obstacle(model, written, ram_limit)
         with clock.stage("verify"):
             verdict = _verify(loaded, written, data, recipe, progress) if obstacle is None else None
         with clock.stage("kernels"):
             found = _kernels(written, plan, loaded, progress) if obstacle is None else ({}, {})
-        latency = {}
+        latency, slower = {}, ()
         if bench and obstacle is None:
             with clock.stage("bench"):
-                latency = _bench(loaded, written, data, recipe, progress)
+                latency, slower = _bench(loaded, written, data, recipe, plan, progress)
         files = writer.commit()
     result = _report(
         model,
@@ -158,6 +159,7 @@ def convert(
         verdict=verdict,
         found=found,
         latency=latency,
+        slower=slower,
         seconds=clock.seconds,
         obstacle=obstacle,
     )
@@ -294,11 +296,10 @@ def _rewrite(
         return rewrite(model, plan, registry, sink=writer.store, evidence_of=source.evidence, on_weight=on_weight)
 
 
-def _obstacle(model: Path, written: Path, max_ram: str | None) -> str | None:
+def _obstacle(model: Path, written: Path, limit: int | None) -> str | None:
     """Why both models cannot be run here; None when they can."""
-    if max_ram is None:
+    if limit is None:
         return None
-    limit = parse_size(max_ram)
     needed = _size_on_disk(model) + _size_on_disk(written)
     if needed <= limit:
         return None
@@ -362,7 +363,9 @@ def _kernels(
     return stock, kernels_found(written, sites, ours, integers=plan.integers)
 
 
-def _bench(model: Model, written: Path, data: str | None, recipe: Recipe, progress: Progress) -> dict[str, Latency]:
+def _bench(
+    model: Model, written: Path, data: str | None, recipe: Recipe, plan: Plan, progress: Progress
+) -> tuple[dict[str, Latency], tuple[Slower, ...]]:
     progress.stage("measuring latency", 1)
     progress.step("interleaved runs")
     stock = SessionOptions(custom_op_libraries=model.custom_op_libraries)
@@ -371,7 +374,10 @@ def _bench(model: Model, written: Path, data: str | None, recipe: Recipe, progre
     if _has_library():
         ours = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=True)
         contestants["quantized, onnxq kernels"] = Session(written, ours)
-    return measure_latency(contestants, next(feeds))
+    feed = next(feeds)
+    latency = measure_latency(contestants, feed)
+    slower = slower_nodes(model.path, written, plan.integers, feed, stock) if plan.integers else ()
+    return latency, slower
 
 
 def _has_library() -> bool:
@@ -392,6 +398,7 @@ def _report(
     verdict: Verdict | None,
     found: tuple[Mapping[str, str], Mapping[str, str]],
     latency: Mapping[str, Latency],
+    slower: Sequence[Slower],
     seconds: Mapping[str, float],
     obstacle: str | None,
 ) -> ConvertReport:
@@ -434,6 +441,7 @@ def _report(
         warnings=(*plan.warnings, *_warnings(plan, sites, verdict, found[0]), *([obstacle] if obstacle else [])),
         verdict=verdict,
         latency=latency,
+        slower=tuple(slower),
         seconds=seconds,
         peak_bytes=_peak_bytes(),
     )

@@ -28,6 +28,7 @@ from onnxq.normalise.opset import raise_opset
 from onnxq.normalise.pointwise_conv import pointwise_conv_to_matmul
 from onnxq.normalise.spatial_mean import spatial_mean_to_pooling
 from onnxq.normalise.transposed_weights import fold_weight_views
+from onnxq.ops import DOMAIN
 
 __all__ = ["normalise"]
 
@@ -45,7 +46,10 @@ def normalise(model: Model, *, opset: int) -> Model:
     """
     graph = model.ir.clone()
     try:
-        common.InlinePass()(graph)
+        # an already packed model keeps its functions (its weights are no floats any more), unless the opset has to be
+        # raised, which the converter cannot do with functions in the model
+        packed = graph.opset_imports.get("", 0) >= opset
+        common.InlinePass(criteria=lambda function: not (packed and function.domain == DOMAIN))(graph)
     except ir.passes.PreconditionError as error:
         raise ModelError(f"{model.path}: model-local functions call each other in a circle: {error}") from error
     except ir.passes.PassError as error:

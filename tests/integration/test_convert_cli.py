@@ -91,7 +91,6 @@ def test_stock_onnxruntime_runs_its_own_packed_kernel(tmp_path):
         assert found["/mlp/down"] == found["/head"] == "MatMulNBits"
 
 
-@pytest.mark.xfail(reason="onnxruntime 1.31 does not fuse DequantizeLinear -> MatMul -> Relu", strict=True)
 def test_a_relu_behind_a_matmul_does_not_cost_the_packed_kernel(tmp_path):
     path, _ = saved(tmp_path, "mlp", "float32")
     assert onnxq("convert", path, "--report", tmp_path / "report.json").code == 0
