@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnxq.bench import Latency
+from onnxq.bench import Latency, Slower
 from onnxq.damage import Damage
 from onnxq.decide import Decision
 from onnxq.qdq.activations import ActivationDecision
@@ -81,6 +81,7 @@ class ConvertReport:
         warnings: what the user should know.
         verdict: measured damage; None when it could not be measured (a warning says why).
         latency: by contestant, with --bench.
+        slower: integer nodes that take longer than in the float model, with --bench.
         seconds: of each stage.
         peak_bytes: highest resident memory of the process.
     """
@@ -107,6 +108,7 @@ class ConvertReport:
     latency: Mapping[str, Latency]
     seconds: Mapping[str, float]
     peak_bytes: int
+    slower: tuple[Slower, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import onnx
 from onnxq.errors import InstallationError, SessionError
 from onnxq.library import library_path
 
-__all__ = ["Feed", "InputSpec", "Session", "SessionOptions", "check_installation", "optimised_graph"]
+__all__ = ["Feed", "InputSpec", "Session", "SessionOptions", "check_installation", "node_times", "optimised_graph"]
 
 Feed = Mapping[str, npt.NDArray[np.generic]]
 """One batch: an array for every input, by name."""
@@ -127,6 +128,27 @@ class Session:
         return dict(zip(names, values, strict=True))
 
 
+def node_times(path: Path, options: SessionOptions, feed: Feed, *, runs: int) -> dict[str, float]:
+    """Median milliseconds of each node that onnxruntime really runs, by its name in the optimised graph."""
+    ort = _onnxruntime()
+    settings = _settings(options)
+    times: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(Path(folder) / "profile")
+        try:
+            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            for _ in range(runs):
+                session.run(None, dict(feed))
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf8"))
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise SessionError(f"{path}: profiling it fails: {_first_line(error)}") from error
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_TIME):
+            times.setdefault(event["name"].removesuffix(_KERNEL_TIME), []).append(event["dur"] / 1e3)
+    return {name: float(np.median(rows)) for name, rows in times.items()}
+
+
 def optimised_graph(path: Path, options: SessionOptions) -> onnx.GraphProto:
     """The graph that onnxruntime would really run, weights left out."""
     ort = _onnxruntime()
@@ -140,6 +162,10 @@ def optimised_graph(path: Path, options: SessionOptions) -> onnx.GraphProto:
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise SessionError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from error
         return onnx.load(target, load_external_data=False).graph
+
+
+_KERNEL_TIME = "_kernel_time"
+"""How onnxruntime's profile marks the time that a kernel took."""
 
 
 def check_installation() -> str:

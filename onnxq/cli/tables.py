@@ -19,6 +19,8 @@ from onnxq.verification import Verdict
 __all__ = ["print_plan", "print_report", "print_verdict"]
 
 _PIPE_WIDTH = 180
+_MOST_SLOWER = 8
+
 _MOST_ROWS = 40
 """Longer layer tables show the worst layers only; the JSON report has all."""
 
@@ -192,6 +194,11 @@ def _print_latency(console: Console, report: ConvertReport) -> None:
     base = report.latency["float"].median_ms
     parts = [f"{name} {row.median_ms:.2f} ms ({base / row.median_ms:.2f}x)" for name, row in report.latency.items()]
     console.print(f"[bold]latency[/]  {'; '.join(parts)}", highlight=False, soft_wrap=True)
+    if report.slower:
+        worst = report.slower[:_MOST_SLOWER]
+        named = [f"{item.node} {item.float_ms:.3f} -> {item.integer_ms:.3f} ms" for item in worst]
+        more = f" and {len(report.slower) - _MOST_SLOWER} more" if len(report.slower) > _MOST_SLOWER else ""
+        console.print(f"[bold]int8 loses[/]  {escape('; '.join(named))}{more}", highlight=False, soft_wrap=True)
 
 
 def _kernel_summary(report: ConvertReport) -> str:
