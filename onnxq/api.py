@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxq.batches import feeds_for
 from onnxq.decide import Plan
 from onnxq.model import load
 from onnxq.pipeline import convert as _convert
-from onnxq.pipeline import feeds_for, inspect_model, runnable_pair
+from onnxq.pipeline import inspect_model
 from onnxq.recipe import Override, Recipe, parse_override, recipe_from, recipe_from_file
 from onnxq.report import ConvertReport
 from onnxq.session import SessionOptions
+from onnxq.upcast import runnable_pair
 from onnxq.verification import Verdict, verify_files
 
 __all__ = ["convert", "inspect", "verify"]

@@ -12,9 +12,9 @@ from onnxq.errors import OutputError
 from onnxq.evidence import Evidence, Wish
 from onnxq.model import Model, load
 from onnxq.normalise import normalise
-from onnxq.pipeline import Progress, Silent
 from onnxq.plugin.parameters import check_calibrator
 from onnxq.plugin.registry import load_registry
+from onnxq.progress import Progress, Silent
 from onnxq.qdq.outline import integer_layout
 from onnxq.qdq.ranges import wishes_for
 from onnxq.qdq.trained import Trained, lift_trained

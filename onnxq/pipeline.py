@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
-from typing import Protocol
 
 import onnx_ir as ir
 
+from onnxq.batches import calibration_batches, feeds_for
 from onnxq.bench import Latency, Slower, measure_latency, slower_nodes
 from onnxq.calibration import calibrate
-from onnxq.data import Data, held_out, open_data
-from onnxq.data_free import RANDOM, calibration_data
 from onnxq.decide import Decision, Plan, decide, needed_opset
 from onnxq.errors import InstallationError, OutputError, RecipeError
 from onnxq.evidence import Evidence, Wish
@@ -31,54 +26,20 @@ from onnxq.normalise import normalise
 from onnxq.output import ModelWriter, write_text
 from onnxq.plugin.parameters import check_calibrator
 from onnxq.plugin.registry import Registry, load_registry
+from onnxq.progress import Progress, Silent
 from onnxq.qdq.outline import integer_layout
 from onnxq.qdq.ranges import wishes_for
 from onnxq.qdq.trained import Trained, lift_trained
 from onnxq.recipe import Recipe
 from onnxq.report import ConvertReport, IntegerReport, SiteReport, as_json
 from onnxq.rewrite import Rewritten, rewrite
-from onnxq.session import Feed, Session, SessionOptions, check_installation
+from onnxq.session import Session, SessionOptions, check_installation
 from onnxq.sizes import parse_size
-from onnxq.state import StateLoop, state_pairs
 from onnxq.survey import Survey, survey_model
-from onnxq.synthetic import synthetic_feeds
-from onnxq.upcast import float32_copy, needs_upcast
+from onnxq.upcast import needs_upcast, runnable_pair
 from onnxq.verification import Verdict, verify_files
 
-__all__ = [
-    "Progress",
-    "Silent",
-    "convert",
-    "default_output",
-    "feeds_for",
-    "inspect_model",
-    "runnable_pair",
-]
-
-_SYNTHETIC_BATCHES = 4
-_NO_STATE: Mapping[str, str] = MappingProxyType({})
-
-
-class Progress(Protocol):
-    """Told what is going on; the command line draws bars from it."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A stage of `total` steps begins."""
-        ...
-
-    def step(self, what: str) -> None:
-        """The next step of the stage begins."""
-        ...
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Ignored."""
-
-    def step(self, what: str) -> None:
-        """Ignored."""
+__all__ = ["convert", "default_output", "inspect_model"]
 
 
 def default_output(model: Path) -> Path:
@@ -145,7 +106,8 @@ def convert(
             verdict = _verify(loaded, written, data, recipe, progress) if obstacle is None else None
         with clock.stage("kernels"):
             found = _kernels(written, plan, loaded, progress) if obstacle is None else ({}, {})
-        latency, slower = {}, ()
+        latency: dict[str, Latency] = {}
+        slower: tuple[Slower, ...] = ()
         if bench and obstacle is None:
             with clock.stage("bench"):
                 latency, slower = _bench(loaded, written, data, recipe, plan, progress)
@@ -175,20 +137,6 @@ def inspect_model(model: Path, *, recipe: Recipe | None = None, custom_op_librar
     lifted, trained = lift_trained(load(model, custom_op_libraries=custom_op_libraries))
     normalised = normalise(lifted, opset=needed_opset(recipe))
     return decide(normalised, survey_model(normalised), recipe, registry, trained=trained)
-
-
-def feeds_for(
-    model: Model, data: str | None, *, seed: int, options: SessionOptions, state: Mapping[str, str] = _NO_STATE
-) -> tuple[Iterator[Feed], int, str]:
-    """Batches to verify on, their number, and what to call them; `state` as in Recipe."""
-    session = Session(model.path, options)
-    if data is None or data == RANDOM:
-        feeds = synthetic_feeds(model.ir.graph, session, count=_SYNTHETIC_BATCHES, seed=seed)
-        return iter(feeds), len(feeds), f"{len(feeds)} synthetic batches (random values; give --data for real ones)"
-    loop = StateLoop(model.ir.graph, state_pairs(model.ir.graph, state))
-    kept, count, total = held_out(open_data(data, session.inputs, state_inputs=loop.inputs))
-    note = "the only batch" if total == 1 else f"the last {count} of {total} batches"
-    return loop.completed(kept.batches(), session), count, f"{note} of {data}"
 
 
 def _check_paths(model: Path, output: Path, report: Path | None) -> None:
@@ -241,7 +189,7 @@ def _evidence(
     if not wishes:
         return None
     options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
-    batches, count = _calibration_batches(model, data, recipe=recipe, options=options)
+    batches, count = calibration_batches(model, data, recipe=recipe, options=options)
     progress.stage("calibrating", count)
     return calibrate(
         model,
@@ -252,18 +200,6 @@ def _evidence(
         state=recipe.state,
         on_batch=lambda index: progress.step(f"batch {index}"),
     )
-
-
-def _calibration_batches(
-    model: Model, data: str | None, *, recipe: Recipe, options: SessionOptions
-) -> tuple[Data, int]:
-    """All batches but those kept for verification (unless there is only one), and their number."""
-    opened = calibration_data(data, model, options=options, seed=recipe.seed, state=recipe.state)
-    if data is None or data == RANDOM:
-        return opened, opened.count()
-    _, kept, total = held_out(opened)
-    count = max(1, total - kept)
-    return Data(opened.origin, lambda: islice(opened.batches(), count)), count
 
 
 def _rewrite(
@@ -290,7 +226,7 @@ def _rewrite(
             f"--method {recipe.method} weighs errors by real activations; give --data, or take --method mse"
         )
     options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
-    batches, _ = _calibration_batches(model, data, recipe=recipe, options=options)
+    batches, _ = calibration_batches(model, data, recipe=recipe, options=options)
     progress.stage("quantizing", weights)
     with MomentSource(model, needs, batches, options=options, state=recipe.state) as source:
         return rewrite(model, plan, registry, sink=writer.store, evidence_of=source.evidence, on_weight=on_weight)
@@ -328,20 +264,6 @@ def _verify(model: Model, written: Path, data: str | None, recipe: Recipe, progr
             options=options,
             on_batch=lambda index: progress.step(f"batch {index}"),
         )
-
-
-@contextmanager
-def runnable_pair(reference: Path, quantized: Path) -> Iterator[tuple[Path, Path, str]]:
-    """Both models in a form that this machine can run, and a note if that is not the files themselves."""
-    if not needs_upcast(reference):
-        yield reference, quantized, ""
-        return
-    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
-        copies = []
-        for index, path in enumerate((reference, quantized)):
-            (Path(folder) / str(index)).mkdir()
-            copies.append(float32_copy(path, Path(folder) / str(index)))
-        yield copies[0], copies[1], ", on float32 copies (onnxruntime's CPU has no bfloat16)"
 
 
 def _kernels(

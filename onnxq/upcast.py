@@ -7,6 +7,9 @@ rounding of bfloat16 activations is missing. The output file itself is not touch
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ import onnx_ir as ir
 
 from onnxq.model import all_graphs, all_initializers
 
-__all__ = ["float32_copy", "needs_upcast"]
+__all__ = ["float32_copy", "needs_upcast", "runnable_pair"]
 
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type")
 """Attributes of ONNX operators that name an element type."""
@@ -57,6 +60,20 @@ def float32_copy(path: Path, folder: Path) -> Path:
     target = folder / path.name
     ir.save(model, target, external_data=f"{path.name}.data")
     return target
+
+
+@contextmanager
+def runnable_pair(reference: Path, quantized: Path) -> Iterator[tuple[Path, Path, str]]:
+    """Both models in a form that this machine can run, and a note if that is not the files themselves."""
+    if not needs_upcast(reference):
+        yield reference, quantized, ""
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxq-") as folder:
+        copies = []
+        for index, path in enumerate((reference, quantized)):
+            (Path(folder) / str(index)).mkdir()
+            copies.append(float32_copy(path, Path(folder) / str(index)))
+        yield copies[0], copies[1], ", on float32 copies (onnxruntime's CPU has no bfloat16)"
 
 
 def _widened(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from onnxq.pipeline import Progress
+from onnxq.progress import Progress
 
 __all__ = ["live_progress"]
 
