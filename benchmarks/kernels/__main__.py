@@ -14,6 +14,7 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def compare(contenders: list[Contender], pairs: int) -> list[float]:
     return [statistics.median(column) for column in zip(*turns, strict=True)]
 
 
-def lines(problem: Problem, args: argparse.Namespace, threads: int):
+def lines(problem: Problem, args: argparse.Namespace, threads: int) -> Iterator[Line]:
     """Measures a problem at every number of rows."""
     weight = Weight(problem)
     a = np.random.default_rng(1).standard_normal((1, problem.k)).astype(np.float32)
@@ -149,6 +150,8 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     for name, value in QUICK.items() if args.quick else ():
         setattr(args, name, value)
+    if args.clock == "cpu" and args.threads != [1]:
+        parser.error("--clock cpu adds up the threads of a product; use it with --threads 1")
     if args.library is None:
         import onnxq
 

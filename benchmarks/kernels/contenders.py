@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 SIGNED = {2: TensorProto.INT2, 4: TensorProto.INT4, 8: TensorProto.INT8}
@@ -28,16 +29,22 @@ class Problem:
         return self.k * self.n * (self.bits or 4) // 8 + -(-self.k // self.block) * self.n * 2
 
 
-def _fields(codes: np.ndarray, bits: int) -> np.ndarray:
+def _fields(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Packs the last axis, low bits first; its length is a multiple of the codes of a byte."""
-    parts = codes.astype(np.uint8).reshape(*codes.shape[:-1], -1, 8 // bits)
-    return sum(parts[..., j] << (j * bits) for j in range(8 // bits)).astype(np.uint8)
+    parts = codes.reshape(*codes.shape[:-1], -1, 8 // bits)
+    packed = np.zeros(parts.shape[:-1], np.uint8)
+    for j in range(8 // bits):
+        packed |= parts[..., j] << (j * bits)
+    return packed
 
 
-def _plane(codes: np.ndarray, bits: int) -> np.ndarray:
+def _plane(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """A plane as kernels/LAYOUTS.md defines it; K divides by the codes of a byte here."""
-    parts = codes.astype(np.uint8).reshape(8 // bits, -1, codes.shape[1])
-    return sum(parts[j] << (j * bits) for j in range(8 // bits)).astype(np.uint8)
+    parts = codes.reshape(8 // bits, -1, codes.shape[1])
+    packed = np.zeros(parts.shape[1:], np.uint8)
+    for j in range(8 // bits):
+        packed |= parts[j] << (j * bits)
+    return packed
 
 
 def _model(node: onnx.NodeProto, problem: Problem, tensors: list[onnx.TensorProto]) -> bytes:
@@ -48,7 +55,7 @@ def _model(node: onnx.NodeProto, problem: Problem, tensors: list[onnx.TensorProt
         tensors,
     )  # fmt: skip
     imports = [helper.make_opsetid(d, v) for d, v in (("", 21), ("onnxq", 1), ("com.microsoft", 1))]
-    return helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString()
+    return bytes(helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString())
 
 
 class Weight:
@@ -65,23 +72,24 @@ class Weight:
         p = self.problem
         scales = numpy_helper.from_array(self.scales, "scales")
         if p.bits in SIGNED:
-            raw = _fields((self.codes ^ (1 << (p.bits - 1))).reshape(-1), p.bits).tobytes()
+            raw = _fields((self.codes ^ np.uint8(1 << (p.bits - 1))).reshape(-1), p.bits).tobytes()
             tensors = [TensorProto(name="B", data_type=SIGNED[p.bits], dims=[p.k, p.n], raw_data=raw), scales]
-            op, extra = "PackedMatMul", {}
+            op, rows = "PackedMatMul", None
         elif p.bits == 0:
             book = numpy_helper.from_array(np.linspace(-1, 1, 16, dtype=np.float16)[:, None], "codebook")
             tensors = [numpy_helper.from_array(_plane(self.codes, 4), "low"), book, scales]
-            op, extra = "CodebookMatMul4", {"rows": p.k}
+            op, rows = "CodebookMatMul4", p.k
         else:
             low = 2 if p.bits == 3 else 4
             planes = {
-                "low": _plane(self.codes & ((1 << low) - 1), low),
-                "high": _plane(self.codes >> low, p.bits - low),
+                "low": _plane(self.codes & np.uint8((1 << low) - 1), low),
+                "high": _plane(self.codes >> np.uint8(low), p.bits - low),
             }
             tensors = [numpy_helper.from_array(x, name) for name, x in planes.items()] + [scales]
-            op, extra = f"PackedMatMulBits{p.bits}", {"rows": p.k}
+            op, rows = f"PackedMatMulBits{p.bits}", p.k
         inputs = ["A", *[t.name for t in tensors]]
-        node = helper.make_node(op, inputs, ["Y"], domain="onnxq", block_size=p.block, compute="int8", **extra)
+        # make_node leaves out an attribute that is None.
+        node = helper.make_node(op, inputs, ["Y"], domain="onnxq", block_size=p.block, compute="int8", rows=rows)
         return _model(node, p, tensors)
 
     def onnxruntime(self) -> bytes | None:
