@@ -105,3 +105,33 @@ def test_an_existing_file_is_kept_unless_told(network, tmp_path):
     assert "exists already; pass --overwrite" in result.error
     assert onnxq("calibrate", network, "-o", output, "--overwrite").code == 0
     assert output.read_bytes() != b"precious"
+
+
+def test_convert_takes_the_evidence_of_its_own_model_only(network, tmp_path):
+    output = tmp_path / "e.npz"
+    assert onnxq("calibrate", network, "--format", "qdq", "--data", tmp_path / "data", "-o", output).code == 0
+    taken = onnxq("convert", network, "--format", "qdq", "--evidence", output, "-o", tmp_path / "q.onnx")
+    assert taken.code == 0, taken.err
+    onnx.save(conv_net(seed=1), tmp_path / "other.onnx")
+    refused = onnxq("convert", tmp_path / "other.onnx", "--format", "qdq", "--evidence", output)
+    assert refused.code == 1
+    assert "collected on another model" in refused.error
+    assert not (tmp_path / "other.onnxq.onnx").exists()
+
+
+def test_convert_feeds_state_back_when_it_verifies(tmp_path):
+    """The state only ever grows by feeding it back: batches bring none."""
+    weights = {"w": np.eye(64, dtype=np.float32)}
+    nodes = [node("Add", ["x", "h"], ["after"]), node("MatMul", ["after", "w"], ["y"])]
+    shape = [1, 64]
+    inputs, outputs = [value("x", shape), value("h", shape)], [value("y", shape), value("after", shape)]
+    onnx.save(model(graph(nodes, inputs, outputs, weights)), tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", x=np.ones((10, 1, 64), np.float32))
+    (tmp_path / "recipe.toml").write_text('bits = 8\n[state]\nafter = "h"\n')
+    arguments = ("--data", tmp_path / "x.npz", "-o", tmp_path / "q.onnx")
+    without = onnxq("convert", tmp_path / "model.onnx", *arguments)
+    assert without.code == 1
+    assert "input 'h' is missing" in without.error
+    result = onnxq("convert", tmp_path / "model.onnx", "--recipe", tmp_path / "recipe.toml", *arguments)
+    assert result.code == 0, result.err
+    assert "the last 2 of 10 batches" in result.out

@@ -74,3 +74,14 @@ def test_without_pairs_nothing_changes():
     loop = StateLoop(recurrent_graph([1, 3]), {})
     assert loop.outputs == ()
     assert set(loop.complete({"x": np.ones(1)})) == {"x"}
+
+
+def test_completed_batches_carry_what_the_session_gave():
+    class Adding:
+        def run(self, feed, outputs):
+            return {"y": feed["x"] + feed["h"]}
+
+    loop = StateLoop(recurrent_graph([1, 3]), {"y": "h"})
+    x = np.ones((1, 3), np.float32)
+    feeds = list(loop.completed([{"x": x}, {"x": x}, {"x": x, "h": 9 * x}, {"x": x}], Adding()))
+    assert [feed["h"][0, 0] for feed in feeds] == [0, 1, 9, 10]
