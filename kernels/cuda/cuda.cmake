@@ -1,12 +1,18 @@
 # The CUDA half of libonnxq_ops: fatbins of all kernels, embedded, and the host code that launches them.
 #
-#   ONNXQ_CUDA                AUTO: if nvcc is found   ON: required   OFF: CPU only
+#   ONNXQ_CUDA                AUTO: if nvcc is found   ON: required   OFF: CPU only. Also an environment variable,
+#                             which pip passes through: the fatbins take minutes, a developer may not need them
 #   ONNXQ_CUDA_ARCHITECTURES  cubins to make; PTX for compute_80 is always added for later GPUs
 #   ONNXQ_CUDA_MODULES        which kernels: all of element_bits, unless a test build wants a few
 #   ONNXQ_CUDA_EMULATED       test builds: let ONNXQ_CUDA_DRIVER name another driver, run on the CPU provider
 #
 # Building needs nvcc and nothing else of CUDA; running needs the driver, which is opened by dlopen.
-set(ONNXQ_CUDA OFF CACHE STRING "Build the CUDA kernels: AUTO, ON or OFF")
+if(DEFINED ENV{ONNXQ_CUDA})
+  set(_default $ENV{ONNXQ_CUDA})
+else()
+  set(_default AUTO)
+endif()
+set(ONNXQ_CUDA ${_default} CACHE STRING "Build the CUDA kernels: AUTO, ON or OFF")
 set(ONNXQ_CUDA_ARCHITECTURES "80;86;89;90;100;120" CACHE STRING "Compute capabilities to make cubins for")
 set(ONNXQ_CUDA_MODULES "" CACHE STRING "Modules to build, e.g. half_4; empty for all")
 if(NOT ONNXQ_CUDA_MODULES)
@@ -34,10 +40,10 @@ else()
   list(JOIN ONNXQ_CUDA_ARCHITECTURES ", " _names)
   message(STATUS "onnxq: CUDA kernels for compute capabilities ${_names} and PTX, by ${ONNXQ_NVCC}")
 
-  set(_gencode -gencode arch=compute_80,code=compute_80)
-  foreach(_arch IN LISTS ONNXQ_CUDA_ARCHITECTURES)
-    list(APPEND _gencode -gencode arch=compute_${_arch},code=sm_${_arch})
-  endforeach()
+  # Every cubin is assembled from the one PTX that the tests run, and that PTX goes along for later GPUs.
+  list(TRANSFORM ONNXQ_CUDA_ARCHITECTURES PREPEND ",sm_" OUTPUT_VARIABLE _cubins)
+  list(JOIN _cubins "" _cubins)
+  set(_gencode -gencode "arch=compute_80,code=[compute_80${_cubins}]")
 
   set(_cuda ${CMAKE_CURRENT_LIST_DIR})
   file(GLOB _headers CONFIGURE_DEPENDS ${_cuda}/*.h ${_cuda}/device/*.cuh)
