@@ -40,10 +40,18 @@ else()
   list(JOIN ONNXQ_CUDA_ARCHITECTURES ", " _names)
   message(STATUS "onnxq: CUDA kernels for compute capabilities ${_names} and PTX, by ${ONNXQ_NVCC}")
 
-  # Every cubin is assembled from the one PTX that the tests run, and that PTX goes along for later GPUs.
-  list(TRANSFORM ONNXQ_CUDA_ARCHITECTURES PREPEND ",sm_" OUTPUT_VARIABLE _cubins)
-  list(JOIN _cubins "" _cubins)
-  set(_gencode -gencode "arch=compute_80,code=[compute_80${_cubins}]")
+  # Cubins are assembled from the one PTX that the tests run, and that PTX goes along for later GPUs. Only sm_120
+  # has PTX of its own: from compute_80's, ptxas 13.0 spills there in the wide kernels.
+  set(_cubins "compute_80")
+  set(_gencode "")
+  foreach(_arch IN LISTS ONNXQ_CUDA_ARCHITECTURES)
+    if(_arch GREATER_EQUAL 120)
+      list(APPEND _gencode -gencode arch=compute_${_arch},code=sm_${_arch})
+    else()
+      string(APPEND _cubins ",sm_${_arch}")
+    endif()
+  endforeach()
+  list(APPEND _gencode -gencode "arch=compute_80,code=[${_cubins}]")
 
   set(_cuda ${CMAKE_CURRENT_LIST_DIR})
   file(GLOB _headers CONFIGURE_DEPENDS ${_cuda}/*.h ${_cuda}/device/*.cuh)

@@ -84,14 +84,16 @@ def measure(variant: build.Variant, architecture: str) -> list[Kernel]:
     """All kernels of a variant, compiled for one architecture."""
     cuda = build.KERNELS / "cuda"
     nvcc, nvdisasm = build.find_nvcc(), find_nvdisasm()
-    # As cuda.cmake does it: machine code of every architecture comes from the one PTX that the tests run.
-    options = ["-std=c++17", "-O3", "-gencode", f"arch=compute_80,code=sm_{architecture}", "-cubin", "-Xptxas", "-v"]
+    # As cuda.cmake does it: machine code comes from the one PTX that the tests run, but for sm_120.
+    virtual = architecture if int(architecture) >= 120 else "80"
+    target = f"arch=compute_{virtual},code=sm_{architecture}"
+    options = ["-std=c++17", "-O3", "-gencode", target, "-cubin", "-Xptxas", "-v"]
     files = [*build.sources(cuda, ".h"), *build.sources(cuda / "device", ".cu", ".cuh")]
     key = build.digest(*files, *options, str(nvdisasm))
 
     def make(folder: Path) -> None:
-        source, target = cuda / "device" / "packed_ops.cu", folder / "kernels.cubin"
-        said = build.run(nvcc, *options, *variant.defines, source, "-o", target)
+        source = cuda / "device" / "packed_ops.cu"
+        said = build.run(nvcc, *options, *variant.defines, source, "-o", folder / "kernels.cubin")
         (folder / "ptxas.txt").write_text(said)
         (folder / "sass.txt").write_text(build.run(nvdisasm, "-c", folder / "kernels.cubin") if nvdisasm else "")
 

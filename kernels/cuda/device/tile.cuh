@@ -31,7 +31,9 @@ class TileWarp {
   using Sums = float[kGroupsOfWarp][kTokenTiles][4];
 
   __device__ __forceinline__ TileWarp(const MatMulArgs& args, int first_token)
-      : lane_(threadIdx.x % kLanes), block_log2_(args.block_log2), depth_tiles_((args.k + kTileDepth - 1) / kTileDepth) {
+      : lane_(threadIdx.x % kLanes),
+        block_log2_(args.block_log2),
+        depth_tiles_((args.k + kTileDepth - 1) / kTileDepth) {
     const int warp = threadIdx.x / kLanes;
     column_warp_ = warp % kShape.warps_columns;
     token_warp_ = warp / kShape.warps_columns % kShape.warps_tokens;

@@ -22,7 +22,7 @@ struct Plane {
   static constexpr int kWords = Width;
   uint32_t word[Width > 0 ? Width : 1];
 
-  // `piece` is where the lane's first word lies, in global memory.
+  // From global memory, past L1; `plane` is the plane's first byte.
   __device__ __forceinline__ void stream(const unsigned char* plane, int lane) {
     if constexpr (Width == 1) {
       word[0] = ptx::load_stream_4(plane + lane * 4);
