@@ -112,16 +112,26 @@ def _node(op_type: str, inputs: Sequence[ir.Value], tensor: str, dtype: ir.DataT
     return node
 
 
-def _scalar(graph: ir.Graph, name: str, number: np.float32 | int, dtype: ir.DataType) -> ir.Value:
+def _scalar(graph: ir.Graph, wanted: str, number: np.float32 | int, dtype: ir.DataType) -> ir.Value:
+    name = _free_name(graph, wanted)
     tensor = ir.Tensor(np.array(number, dtype.numpy()), dtype=dtype, name=name)
     value = ir.Value(name=name, shape=ir.Shape(()), type=ir.TensorType(dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 
 
+def _free_name(graph: ir.Graph, wanted: str) -> str:
+    """A model may have an initializer of that name already."""
+    name, count = wanted, 1
+    while name in graph.initializers:
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
 def _constant_codes(graph: ir.Graph, value: ir.Value, decision: ActivationDecision) -> ir.Value:
     assert value.const_value is not None
-    form, name = decision.format, f"{decision.tensor}.quantized"
+    form, name = decision.format, _free_name(graph, f"{decision.tensor}.quantized")
     array = value.const_value.numpy().astype(np.float32)
     codes = np.clip(np.rint(array / np.float32(decision.scale)) + decision.zero_point, form.qmin, form.qmax)
     tensor = ir.Tensor(codes.astype(form.dtype.numpy()), dtype=form.dtype, name=name)

@@ -144,3 +144,16 @@ def test_bench_names_the_nodes_where_integers_lose(tmp_path):
     assert "large" not in {item.node for item in report.slower}
     losses = [item.integer_ms - item.float_ms for item in report.slower]
     assert losses == sorted(losses, reverse=True)
+
+
+def test_a_model_whose_names_look_like_ours(tmp_path):
+    constants = weights(W=(C, C, 1, 1), **{"x.scale": (1, C, 1, 1), "x.zero_point": (C, C, 3, 3)})
+    nodes = [
+        node("Conv", ["x", "W"], ["a"], name="first"),
+        node("Mul", ["a", "x.scale"], ["m"], name="mul"),
+        node("Conv", ["m", "x.zero_point"], ["y"], name="last"),
+    ]
+    proto = model(graph(nodes, [value("x", [1, C, 8, 8])], [value("y", [None] * 4)], constants))
+    report = pipeline.convert(saved(tmp_path, proto), tmp_path / "q.onnx")
+    assert {item.found for item in report.integers} == {"QLinearConv", "QLinearMul"}
+    assert report.verdict.outputs["y"].sqnr_db > 20
