@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from onnxq import ops
@@ -35,7 +36,7 @@ class Verdict:
         batches: how many were run.
         outputs: damage of each model output.
         layers: damage behind each quantized node, by node name, in graph order.
-        unwatched: quantized nodes whose output could not be compared, with the reason.
+        unwatched: quantized nodes and outputs that could not be compared, with the reason.
     """
 
     data: str
@@ -75,7 +76,8 @@ def verify_files(
     names = list(dict.fromkeys(watched.values()))
     float_session = Session(reference, options, extra_outputs=names)
     quantized_session = Session(quantized, options, extra_outputs=names)
-    outputs = [name for name in float_session.outputs if name in _output_names(reference)]
+    declared = _declared_shapes(reference)
+    outputs = [name for name in float_session.outputs if name in declared]
     if missing := [name for name in outputs if name not in quantized_session.outputs]:
         raise SessionError(f"{quantized}: has no output '{missing[0]}', which {reference} has; is it made from it?")
     meters = {name: DamageMeter() for name in names if name not in outputs}
@@ -85,21 +87,39 @@ def verify_files(
         wanted = list(dict.fromkeys([*outputs, *names]))
         expected, got = float_session.run(feed, wanted), quantized_session.run(feed, wanted)
         for name in wanted:
-            if expected[name].shape != got[name].shape:
-                raise SessionError(
-                    f"{quantized}: '{name}' has shape {got[name].shape}, expected {expected[name].shape}"
-                )
+            if (reason := _incomparable(expected[name], got[name])) is not None:
+                if not _allows(declared.get(name, ()), got[name]):
+                    raise SessionError(
+                        f"{quantized}: '{name}' has shape {got[name].shape}, expected {expected[name].shape}; "
+                        f"is it made from {reference}?"
+                    )
+                unwatched[name] = reason
+                continue
             if name not in meters:
                 meters[name] = DamageMeter(class_like=_class_like(name, expected[name].shape))
-            if expected[name].dtype.kind in "fiub":
-                meters[name].update(expected[name], got[name])
+            meters[name].update(expected[name], got[name])
     return Verdict(
         data=data,
         batches=count,
-        outputs={name: meters[name].result() for name in outputs if name in meters},
-        layers={node: meters[value].result() for node, value in watched.items() if value in meters},
+        outputs={name: meters[name].result() for name in outputs if name in meters and name not in unwatched},
+        layers={
+            node: meters[value].result()
+            for node, value in watched.items()
+            if value in meters and value not in unwatched
+        },
         unwatched=unwatched,
     )
+
+
+def _incomparable(expected: object, got: object) -> str | None:
+    """Why two values cannot be compared number by number; None when they can."""
+    if not isinstance(expected, np.ndarray) or not isinstance(got, np.ndarray):
+        return "not a tensor"
+    if expected.dtype.kind not in "fiub":
+        return f"holds {expected.dtype}, not numbers"
+    if expected.shape != got.shape:
+        return f"its shape follows the data: {list(expected.shape)} in float, {list(got.shape)} quantized"
+    return None
 
 
 def watched_values(reference: Path, quantized: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -130,8 +150,23 @@ def watched_values(reference: Path, quantized: Path) -> tuple[dict[str, str], di
     return watched, unwatched
 
 
-def _output_names(path: Path) -> set[str]:
-    return {output.name for output in onnx.load(path, load_external_data=False).graph.output}
+def _declared_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Dims of each output of a model file, -1 where they are open; () where none are declared."""
+    return {
+        output.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else -1 for dim in output.type.tensor_type.shape.dim
+        )
+        for output in onnx.load(path, load_external_data=False).graph.output
+    }
+
+
+def _allows(declared: tuple[int, ...], value: object) -> bool:
+    """May an output declared like this have the shape of this value?"""
+    if not declared or not isinstance(value, np.ndarray):
+        return True
+    return len(declared) == value.ndim and all(
+        dim in (-1, size) for dim, size in zip(declared, value.shape, strict=True)
+    )
 
 
 def _class_like(name: str, shape: tuple[int, ...]) -> bool:

@@ -28,6 +28,7 @@ from onnxq.normalise.opset import raise_opset
 from onnxq.normalise.pointwise_conv import pointwise_conv_to_matmul
 from onnxq.normalise.spatial_mean import spatial_mean_to_pooling
 from onnxq.normalise.transposed_weights import fold_weight_views
+from onnxq.normalise.weights import reserve_names
 from onnxq.ops import DOMAIN
 
 __all__ = ["normalise"]
@@ -57,6 +58,7 @@ def normalise(model: Model, *, opset: int) -> Model:
     constants_to_initializers(graph)
     graph = raise_opset(graph, opset)
     constants_to_initializers(graph)  # the converter writes attributes that became inputs as Constant nodes
+    reserve_names(graph)
     fold_batchnorm(graph)
     gemm_to_matmul(graph)
     fold_weight_views(graph)
@@ -75,6 +77,8 @@ def normalise(model: Model, *, opset: int) -> Model:
 
 def _infer_shapes(graph: ir.Model) -> None:
     """Shapes where onnx can tell; where it cannot, rules that need them decline (its warning says nothing new)."""
+    if _has_sequences(graph):  # onnx-ir's pass takes every inferred type for a tensor's
+        return
     logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -82,3 +86,10 @@ def _infer_shapes(graph: ir.Model) -> None:
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(graph)
     finally:
         logger.setLevel(before)
+
+
+def _has_sequences(graph: ir.Model) -> bool:
+    """Does the model handle sequences or optionals of tensors anywhere?"""
+    if any(value.type is not None and not isinstance(value.type, ir.TensorType) for value in graph.graph.inputs):
+        return True
+    return any("Sequence" in node.op_type or "Optional" in node.op_type for node in graph.graph.all_nodes())

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxq.model import FLOAT_TYPES
 from onnxq.normalise.weights import constant
 
 __all__ = ["fold_closed_forms"]
@@ -156,7 +157,7 @@ def _between(last: ir.Node, x: ir.Value) -> list[ir.Node] | None:
 def _is_scalar(value: ir.Value, rank: int) -> bool:
     """A constant of one element that does not raise the rank of what it is combined with."""
     tensor = constant(value)
-    return tensor is not None and tensor.size == 1 and len(tensor.shape) <= rank
+    return tensor is not None and tensor.dtype in FLOAT_TYPES and tensor.size == 1 and len(tensor.shape) <= rank
 
 
 def _scalar(value: ir.Value) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.normalise.weights import constant, derive, is_float_constant, sole_consumer
+from onnxq.normalise.weights import add_initializer, constant, is_float_constant, sole_consumer, unique_name
 
 __all__ = ["fold_conv_bias"]
 
@@ -35,19 +35,25 @@ def _fold(conv: ir.Node) -> bool:
     channels, rank = _channels(conv)
     if not _per_channel(shift, channels, rank):
         return False
-    first = None if bias is None else constant(bias)
-
-    def together(values: np.ndarray) -> np.ndarray:
-        summed = np.broadcast_to(values.reshape(-1), (channels,)).astype(np.float32)
-        return summed if first is None else summed + first.numpy().astype(np.float32)
-
-    suffix = f"_bias_{channels}" if bias is None else f"_plus_{bias.name}"
-    total = derive(shift, suffix, together, (channels,))
-    if bias is None:
-        conv.resize_inputs(3)
-    conv.replace_input_with(2, total)
+    conv.resize_inputs(3)
+    conv.replace_input_with(2, _sum(conv, shift, bias, channels))
     _take_output(conv, add)
     return True
+
+
+def _sum(conv: ir.Node, shift: ir.Value, bias: ir.Value | None, channels: int) -> ir.Value:
+    """shift (+ bias) as an initializer of the convolution's own graph: one name may stand in two scopes."""
+    graph, tensor = conv.graph, constant(shift)
+    assert isinstance(graph, ir.Graph)
+    assert tensor is not None
+    total = np.broadcast_to(tensor.numpy().astype(np.float32).reshape(-1), (channels,))
+    if bias is not None:
+        first = constant(bias)
+        assert first is not None
+        total = total + first.numpy().astype(np.float32)
+    name = unique_name(graph, f"{conv.outputs[0].name}_bias")
+    stored = np.ascontiguousarray(total).astype(tensor.dtype.numpy())
+    return add_initializer(graph, name, ir.Tensor(stored, dtype=tensor.dtype, name=name))
 
 
 def _channels(conv: ir.Node) -> tuple[int, int]:

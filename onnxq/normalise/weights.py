@@ -12,14 +12,27 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxq.model import FLOAT_TYPES
+from onnxq.model import FLOAT_TYPES, all_graphs
 
-__all__ = ["Array", "add_initializer", "constant", "derive", "is_float_constant", "sole_consumer", "unique_name"]
+__all__ = [
+    "Array",
+    "add_initializer",
+    "constant",
+    "derive",
+    "is_float_constant",
+    "reserve_names",
+    "sole_consumer",
+    "unique_name",
+]
 
 Array = npt.NDArray[np.floating]
 
 _DERIVED = "onnxq.derived"
 """Key of a value's metadata under which its derivations are remembered, by suffix."""
+
+
+_TAKEN = "onnxq.taken"
+"""Key of a graph's metadata under which the names of the whole model are remembered."""
 
 
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -90,13 +103,30 @@ def sole_consumer(value: ir.Value) -> ir.Node | None:
     return consumers[0] if len(consumers) == 1 and not value.is_graph_output() else None
 
 
+def reserve_names(model: ir.Model) -> None:
+    """Let `unique_name` know every value of the model, in all scopes: an inner name must not hide an outer one."""
+    graphs = list(all_graphs(model))
+    taken = _names(*graphs)
+    for graph in graphs:
+        graph.meta[_TAKEN] = taken
+
+
+def _names(*graphs: ir.Graph) -> set[str | None]:
+    taken = {output.name for graph in graphs for node in graph for output in node.outputs}
+    for graph in graphs:
+        taken |= set(graph.initializers) | {value.name for value in graph.inputs}
+    return taken
+
+
 def unique_name(graph: ir.Graph, wanted: str) -> str:
-    """`wanted`, or `wanted_2`, `wanted_3`...: a value name that neither this graph nor one inside it uses yet."""
-    taken = {output.name for node in graph.all_nodes() for output in node.outputs}
-    for scope in (graph, *graph.subgraphs()):
-        taken |= set(scope.initializers) | {value.name for value in scope.inputs}
+    """`wanted`, or `wanted_2`, `wanted_3`...: a value name that no scope of the model uses yet (see reserve_names)."""
+    taken: set[str | None] = graph.meta.get(_TAKEN, set())
+    if not taken:  # nobody has looked at the whole model: what this scope and those inside it use
+        taken = _names(graph, *graph.subgraphs())
+    taken |= set(graph.initializers)
     name, count = wanted, 1
     while name in taken:
         count += 1
         name = f"{wanted}_{count}"
+    taken.add(name)
     return name
