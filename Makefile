@@ -9,12 +9,13 @@ NATIVE := $(shell find kernels -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -n
 MODELS := $(if $(ONNXQ_MODELS),$(ONNXQ_MODELS),$(HOME)/.cache/onnxq-models)
 MINILM := $(MODELS)/minilm/all_minilm_l6_v2_fp32.onnx
 
-.PHONY: demo test test-all setup lint clean help
+.PHONY: demo test test-cuda test-all setup lint clean help
 
 help:
 	@echo 'make demo      convert a real model, verify it, show what was gained (under 4 minutes)'
 	@echo 'make test      set up and run the tests (under 10 minutes)'
 	@echo 'make test-all  the rest: public models, sanitizers, everything that takes long or needs system packages'
+	@echo 'make test-cuda all tests of the CUDA kernels, on the CPU (needs nvcc, no GPU)'
 	@echo 'make lint      ruff and mypy --strict'
 
 setup: $(READY)
@@ -40,6 +41,9 @@ lint: $(READY)
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -m 'not suite and not slow'
+
+test-cuda: $(READY)
+	$(BIN)/python -m pytest tests/kernels/cuda
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m 'suite or slow'
