@@ -1,13 +1,18 @@
-"""Fusion guards: an activation behind a packed matmul is written so that onnxruntime still fuses the matmul.
+"""Fusion guards: what stands around packed nodes is written so that onnxruntime 1.31 fuses them as planned.
 
-onnxruntime 1.31 joins `MatMul -> Relu` and `MatMul -> Add -> Clip` into one float kernel before it looks for the
-DequantizeLinear in front, and the packed weight is then unpacked on every run. It does not know the same functions
-under other names:
+An activation behind a packed matmul: onnxruntime joins `MatMul -> Relu` and `MatMul -> Add -> Clip` into one float
+kernel before it looks for the DequantizeLinear in front, and the packed weight is then unpacked on every run. It does
+not know the same functions under other names:
 
 1. Relu(x) = Max(x, 0)
 2. Clip(x, low, high) = Min(Max(x, low), high), either bound left out where the Clip has none
 
 behind a packed node itself, or behind the Add of a constant that follows it.
+
+3. A packed gather whose rows go straight into a product: onnxruntime takes the gather's DequantizeLinear and the
+   weight's for two integer operands and makes a MatMulIntegerToFloat of them, which refuses zero points by row when it
+   runs; without zero points it is a float MatMul that unpacks the weight on every run. Max(rows, -inf) keeps the two
+   apart; it copies the rows, exactly.
 """
 
 from __future__ import annotations
@@ -18,13 +23,50 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxq.normalise.weights import add_initializer, sole_consumer, unique_name
+from onnxq.ops import DOMAIN
 
-__all__ = ["guard_fusions"]
+__all__ = ["guard_fusions", "guard_gathers"]
+
+_VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity"})
+"""Operators that onnxruntime may move a DequantizeLinear across."""
 
 
 def guard_fusions(nodes: Iterable[ir.Node]) -> int:
     """Rewrite the activation behind each of these packed nodes in place; returns how many were."""
     return sum(_guard(node) for node in nodes)
+
+
+def guard_gathers(nodes: Iterable[ir.Node]) -> int:
+    """Put a Max behind each of these packed gathers that a product reads (case 3); returns how many got one."""
+    return sum(_guard_gather(node) for node in nodes if node.op_type.startswith("PackedGather"))
+
+
+def _guard_gather(gather: ir.Node) -> bool:
+    rows, graph = gather.outputs[0], gather.graph
+    if not isinstance(graph, ir.Graph) or not _meets_product(rows):
+        return False
+    readers = list(rows.uses())
+    name = unique_name(graph, f"{rows.name}_lowest")
+    dtype = rows.dtype or ir.DataType.FLOAT
+    lowest = add_initializer(graph, name, ir.Tensor(np.array(-np.inf, dtype.numpy()), dtype=dtype, name=name))
+    apart = ir.node("Max", [rows, lowest], name=f"{gather.name}/Max")
+    value = apart.outputs[0]
+    value.name, value.type, value.shape = unique_name(graph, f"{rows.name}_Max"), rows.type, rows.shape
+    graph.insert_after(gather, apart)
+    for reader, index in readers:
+        reader.replace_input_with(index, value)
+    return True
+
+
+def _meets_product(value: ir.Value) -> bool:
+    """Is it an operand of a matrix product, directly or as a view?"""
+    for node, index in value.uses():
+        packed = node.domain == DOMAIN and "MatMul" in node.op_type
+        if (packed and index == 0) or (node.domain == "" and node.op_type in ("MatMul", "Gemm")):
+            return True
+        if node.domain == "" and node.op_type in _VIEWS and any(map(_meets_product, node.outputs)):
+            return True
+    return False
 
 
 def _guard(packed: ir.Node) -> bool:

@@ -18,7 +18,7 @@ from onnxq import ops
 from onnxq.affine import FloatArray, QuantizedWeight, dequantize
 from onnxq.decide import Decision, Plan
 from onnxq.errors import PlanError
-from onnxq.fusion_guards import guard_fusions
+from onnxq.fusion_guards import guard_fusions, guard_gathers
 from onnxq.model import Model
 from onnxq.plugin.contracts import Placement, Replacement, WeightEvidence
 from onnxq.plugin.registry import Registry
@@ -87,7 +87,9 @@ def rewrite(
             sqnr[decision.site.node] = damage
             stored[decision.site.node] = size if index == 0 else 0
     insert_activations(graph, plan.integers, plan.activations)
-    guard_fusions(node for node in list(graph.graph.all_nodes()) if node.domain == ops.DOMAIN)
+    packed = [node for node in graph.graph.all_nodes() if node.domain == ops.DOMAIN]
+    guard_fusions(packed)
+    guard_gathers(packed)
     common.RemoveUnusedNodesPass()(graph)
     if graph.functions:
         graph.graph.opset_imports[ops.DOMAIN] = ops.VERSION

@@ -97,6 +97,19 @@ def test_a_relu_behind_a_matmul_does_not_cost_the_packed_kernel(tmp_path):
     assert {item["found"] for item in report_of(tmp_path / "report.json")["sites"]} == {"MatMulNBits"}
 
 
+@pytest.mark.parametrize("wishes", [(), ("--bits", "8"), ("--bits", "8", "--asymmetric")], ids=" ".join)
+def test_rows_of_a_table_that_go_straight_into_a_matmul_run_packed(tmp_path, wishes):
+    rng = np.random.default_rng(0)
+    table, weight = (rng.standard_normal((k, n)).astype(np.float32) for k, n in ((200, 64), (64, 48)))
+    nodes = [node("Gather", ["E", "ids"], ["H"], name="/embed"), node("MatMul", ["H", "W"], ["Y"], name="/fc")]
+    inputs, outputs = [value("ids", ["M"], np.int64)], [value("Y", ["M", 48])]
+    onnx.save(model(graph(nodes, inputs, outputs, {"E": table, "W": weight})), tmp_path / "model.onnx")
+    done = onnxq("convert", tmp_path / "model.onnx", *wishes, "--report", tmp_path / "report.json")
+    assert done.code == 0, done.err
+    found = [item["found"] for item in report_of(tmp_path / "report.json")["sites"]]
+    assert found == ["DequantizeLinear", "MatMulNBits"]
+
+
 def test_a_table_and_its_head_are_in_the_file_once(tmp_path):
     path, _ = saved(tmp_path, "transformer", "float32")
     assert onnxq("convert", path).code == 0
