@@ -202,7 +202,7 @@ class _Choice:
 
 def _weights(survey: Survey, choice: _Choice) -> tuple[list[Decision], list[Skip], list[str]]:
     """A decision for each site, or a skip; weight by weight, since all readers of one are decided together."""
-    kept_float = {skip.weight: skip for skip in survey.skips}
+    kept_float = {(skip.scope, skip.weight): skip for skip in survey.skips}
     decisions: list[Decision] = []
     skips: list[Skip] = []
     warnings: list[str] = []
@@ -211,8 +211,8 @@ def _weights(survey: Survey, choice: _Choice) -> tuple[list[Decision], list[Skip
         sites = list(group)
         name = choice.format(sites)
         reason = _reason_to_skip(sites, choice.recipe)
-        if reason is None and sites[0].weight in kept_float:
-            reason = f"'{kept_float[sites[0].weight].node}' reads the same weight in float"
+        if reason is None and (float_reader := kept_float.get((sites[0].scope, sites[0].weight))) is not None:
+            reason = f"'{float_reader.node}' reads the same weight in float"
         if reason is None and name is None:
             reason = choice.why_float(sites[0])
         if reason is not None or name is None:
@@ -336,7 +336,7 @@ def _accepted(sites: Sequence[Site], scheme: Scheme, form: Plugin[Format]) -> tu
 
 
 def _skip(site: Site, reason: str) -> Skip:
-    return Skip(site.node, site.op_type, site.weight, site.elements, site.float_bytes, reason)
+    return Skip(site.node, site.op_type, site.weight, site.elements, site.float_bytes, reason, site.scope)
 
 
 def _unmatched(model: Model, recipe: Recipe) -> list[str]:

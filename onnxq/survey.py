@@ -18,6 +18,8 @@ SiteKind = Literal["matmul", "matmul_transposed", "gather", "conv"]
 MIN_ELEMENTS = 1024
 """Smaller matrices stay float: a packed kernel costs more than the few hundred bytes they would save."""
 
+_ZEROS = "a float16 matmul in a branch or loop body: onnxruntime 1.31 on the CPU would compute zeros"
+
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
@@ -68,7 +70,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A weight that stays as it is, and why."""
+    """A weight that stays as it is, and why. `scope` is that of the weight, as in Site."""
 
     node: str
     op_type: str
@@ -76,6 +78,7 @@ class Skip:
     elements: int
     bytes: int
     reason: str
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,28 +106,46 @@ def survey_model(model: Model) -> Survey:
                 continue
             if len(tensor.shape) < 2 or (tensor.size < MIN_ELEMENTS and node.op_type != "Conv"):
                 continue
-            found = _classify(node, index, value)
-            if isinstance(found, tuple) and _computes_zeros(found, tensor.dtype, scopes):
-                found = "a float16 matmul in a branch or loop body: onnxruntime 1.31 on the CPU would compute zeros"
-            if isinstance(found, str):
-                skips.append(Skip(node.name or "", node.op_type, value.name or "", tensor.size, tensor.nbytes, found))
-            elif found is not None:
-                kind, reader, k, n = found
-                sites.append(
-                    Site(
-                        node=reader.name or "",
-                        op_type=reader.op_type,
-                        kind=kind,
-                        weight=value.name or "",
-                        scope=scopes[id(value.graph)],
-                        k=k,
-                        n=n,
-                        dtype=tensor.dtype.name,
-                        output=reader.outputs[0].name or "",
-                        shape=tuple(int(size) for size in tensor.shape.numpy()),
-                    )
-                )
+            for found in _classify(node, index, value):
+                if isinstance(found, str):
+                    skips.append(_skip(node, value, found, scopes))
+                elif _computes_zeros(found, tensor.dtype, scopes):
+                    skips.append(_skip(found[1], value, _ZEROS, scopes))
+                else:
+                    sites.append(_site(found, value, scopes))
     return Survey(tuple(sites), tuple(skips))
+
+
+def _skip(node: ir.Node, value: ir.Value, reason: str, scopes: dict[int, str]) -> Skip:
+    tensor = value.const_value
+    assert tensor is not None
+    return Skip(
+        node=node.name or "",
+        op_type=node.op_type,
+        weight=value.name or "",
+        elements=tensor.size,
+        bytes=tensor.nbytes,
+        reason=reason,
+        scope=scopes[id(value.graph)],
+    )
+
+
+def _site(found: _Found, value: ir.Value, scopes: dict[int, str]) -> Site:
+    kind, reader, k, n = found
+    tensor = value.const_value
+    assert tensor is not None
+    return Site(
+        node=reader.name or "",
+        op_type=reader.op_type,
+        kind=kind,
+        weight=value.name or "",
+        scope=scopes[id(value.graph)],
+        k=k,
+        n=n,
+        dtype=tensor.dtype.name,
+        output=reader.outputs[0].name or "",
+        shape=tuple(int(size) for size in tensor.shape.numpy()),
+    )
 
 
 def find_nodes(model: ir.Model) -> dict[str, ir.Node]:
@@ -144,49 +165,49 @@ def _computes_zeros(found: _Found, dtype: ir.DataType, scopes: dict[int, str]) -
     return inside and dtype == ir.DataType.FLOAT16 and kind in ("matmul", "matmul_transposed")
 
 
-def _classify(node: ir.Node, index: int, value: ir.Value) -> _Found | str | None:
-    """A site, a reason why this use is none, or None for a Transpose whose readers speak for it."""
+def _classify(node: ir.Node, index: int, value: ir.Value) -> list[_Found | str]:
+    """The sites of this use (a Transpose has one per reader), or the one reason why it is none."""
     assert value.const_value is not None
     shape = tuple(int(size) for size in value.const_value.shape.numpy())
     if value.is_graph_input():
-        return "a graph input with a default value: callers may replace it"
+        return ["a graph input with a default value: callers may replace it"]
     if value.const_value.dtype == ir.DataType.DOUBLE:
-        return "a float64 weight: onnxruntime has packed kernels for float32 and float16 models only"
+        return ["a float64 weight: onnxruntime has packed kernels for float32 and float16 models only"]
     if node.domain != "":
-        return f"operator {node.domain}::{node.op_type} has no quantized form here"
+        return [f"operator {node.domain}::{node.op_type} has no quantized form here"]
     match node.op_type:
         case "MatMul":
             if index == 0:
-                return "the constant is the left operand; packed kernels take it on the right"
+                return ["the constant is the left operand; packed kernels take it on the right"]
             if len(shape) != 2:
-                return f"a batched weight of rank {len(shape)}; packed kernels take one [K, N] matrix"
-            return "matmul", node, shape[0], shape[1]
+                return [f"a batched weight of rank {len(shape)}; packed kernels take one [K, N] matrix"]
+            return [("matmul", node, shape[0], shape[1])]
         case "Transpose":
             return _classify_transposed(node, shape)
         case "Gather":
             if index != 0 or len(shape) != 2 or node.attributes.get_int("axis", 0) != 0:
-                return (
+                return [
                     f"Gather of rank {len(shape)} along axis {node.attributes.get_int('axis', 0)}; "
                     "packed tables are [V, K], read by rows"
-                )
-            return "gather", node, shape[1], shape[0]
+                ]
+            return [("gather", node, shape[1], shape[0])]
         case "Conv":
             if index != 1:
-                return "a constant image, not a filter"
+                return ["a constant image, not a filter"]
             k = 1
             for size in shape[1:]:
                 k *= size
-            return "conv", node, k, shape[0]
-    return _reason(node)
+            return [("conv", node, k, shape[0])]
+    return [_reason(node)]
 
 
-def _classify_transposed(node: ir.Node, shape: tuple[int, ...]) -> _Found | str | None:
+def _classify_transposed(node: ir.Node, shape: tuple[int, ...]) -> list[_Found | str]:
     usages = list(node.outputs[0].uses())
     readers = [usage.node for usage in usages if usage.node.op_type == "MatMul" and usage.idx == 1]
     perm = list(node.attributes.get_ints("perm", (1, 0)))
-    if len(shape) != 2 or perm != [1, 0] or len(readers) != 1 or len(usages) != 1:
-        return "a shared weight read through a Transpose by something else than one MatMul"
-    return "matmul_transposed", readers[0], shape[1], shape[0]
+    if len(shape) != 2 or perm != [1, 0] or not readers or len(readers) != len(usages):
+        return ["a shared weight read through a Transpose by something else than a MatMul"]
+    return [("matmul_transposed", reader, shape[1], shape[0]) for reader in readers]
 
 
 def _reason(node: ir.Node) -> str:

@@ -182,6 +182,20 @@ def test_a_weight_that_something_else_reads_in_float_stays_float(registry):
     assert reasons(made)["/layer/up"] == "'/sub' reads the same weight in float"
 
 
+def test_a_weight_of_the_same_name_in_another_branch_does_not_count(registry):
+    reads = {"then": node("Add", ["X", "W"], ["then"], name="add"), "else": node("MatMul", ["X", "W"], ["else"])}
+    branches = {
+        f"{name}_branch": graph([item], [], [value(name, [K, K])], {"W": weight(K, K)}, name=name)
+        for name, item in reads.items()
+    }
+    inputs = [value("X", [K, K]), value("flag", [], np.bool_)]
+    made = plan(
+        model(graph([node("If", ["flag"], ["Y"], name="if", **branches)], inputs, [value("Y", [K, K])])), registry
+    )
+    assert [decision.site.op_type for decision in made.decisions] == ["MatMul"]
+    assert [skip.node for skip in made.skips] == ["add"]
+
+
 def test_every_site_is_decided_or_skipped_once(registry):
     for wishes in ({}, {"skip": ("layer",)}, {"table_bits": "float"}, {"format": "packed"}):
         made = plan(language_model(), registry, **wishes)

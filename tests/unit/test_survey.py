@@ -178,6 +178,22 @@ def test_float16_matmuls_inside_a_branch_are_skipped(dtype, skipped):
     assert "/first" in {site.node for site in found.sites}
 
 
+def test_a_transpose_that_several_matmuls_read_is_a_site_for_each():
+    nodes = [
+        node("Transpose", ["W"], ["T"], perm=[1, 0]),
+        node("MatMul", ["X", "T"], ["Y"], name="one"),
+        node("MatMul", ["X", "T"], ["Z"], name="two"),
+        node("Gather", ["W", "ids"], ["R"], name="rows"),
+    ]
+    inputs = [value("X", ["M", 64]), value("ids", ["M"], np.int64)]
+    outputs = [value("Y", ["M", 32]), value("Z", ["M", 32]), value("R", ["M", 64])]
+    found = surveyed(model(graph(nodes, inputs, outputs, {"W": weight(32, 64)})))
+    assert not found.skips
+    kinds = {site.node: site.kind for site in found.sites}
+    assert kinds == {"one": "matmul_transposed", "two": "matmul_transposed", "rows": "gather"}
+    assert len({site.storage for site in found.sites}) == 1
+
+
 READERS = ("MatMul", "Gemm", "Add", "Mul", "Gather", "Transpose+MatMul", "Einsum")
 
 
