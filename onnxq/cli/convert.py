@@ -27,7 +27,9 @@ _MISSED_TARGET = 3
 @custom_op_option
 @click.option("--report", type=FILE, metavar="PATH", help="Write the whole report to a .json file.")
 @click.option("--bench", is_flag=True, help="Measure latency beside the float model.")
-@click.option("--max-ram", metavar="SIZE", help="Leave verification out if both models together would take more, e.g. 8GB.")
+@click.option(
+    "--max-ram", metavar="SIZE", help="Leave verification out if both models together would take more, e.g. 8GB."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def convert(
     model: Path,
