@@ -23,6 +23,7 @@ __all__ = [
     "blocked_view",
     "dequantize",
     "encode",
+    "largest_scale",
     "scales_covering",
     "scales_from_range",
     "stored_scale",
@@ -126,6 +127,16 @@ def encode(values: FloatArray, scale: FloatArray, zero_point: FloatArray | None,
     if zero_point is not None:
         q += zero_point
     return np.asarray(np.clip(q, scheme.qmin, scheme.qmax, out=q), dtype=np.float32)
+
+
+def largest_scale(weight: FloatArray, scheme: Scheme) -> float:
+    """Largest scale that any group of a float32 [K, N] weight needs, before it is stored; 0 for a weight of zeros."""
+    low, high = min(float(weight.min()), 0.0), max(float(weight.max()), 0.0)
+    if scheme.codebook:  # its values reach from -1 to 1
+        return max(high, -low)
+    if scheme.symmetric:
+        return max(high / scheme.qmax, low / scheme.qmin)
+    return (high - low) / (scheme.qmax - scheme.qmin)
 
 
 def block_of_row(k: int, groups: int, scheme: Scheme) -> npt.NDArray[np.intp]:

@@ -222,8 +222,10 @@ def _rewrite(
         progress.stage("quantizing", weights)
         return rewrite(model, plan, registry, sink=writer.store, on_weight=on_weight)
     if data is None:
+        node = next(iter(needs))
+        method = next(decision.method for decision in plan.decisions if decision.site.node == node)
         raise RecipeError(
-            f"--method {recipe.method} weighs errors by real activations; give --data, or take --method mse"
+            f"'{node}': method {method} weighs errors by real activations; give --data, or take method mse"
         )
     options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
     batches, _ = calibration_batches(model, data, recipe=recipe, options=options)
@@ -333,7 +335,7 @@ def _report(
             found=found[0].get(decision.site.node),
             found_with_library=found[1].get(decision.site.node),
         )
-        for decision in plan.decisions
+        for decision in rewritten.decisions
     )
     owners = [site for site in sites if site.stored_bytes]
     weights = sum(site.decision.site.elements for site in owners)
@@ -360,7 +362,12 @@ def _report(
         calibration=plan.calibration,
         reduce_range=plan.reduce_range,
         skips=plan.skips,
-        warnings=(*plan.warnings, *_warnings(plan, sites, verdict, found[0]), *([obstacle] if obstacle else [])),
+        warnings=(
+            *plan.warnings,
+            *rewritten.warnings,
+            *_warnings(plan, sites, verdict, found[0]),
+            *([obstacle] if obstacle else []),
+        ),
         verdict=verdict,
         latency=latency,
         slower=tuple(slower),

@@ -1,4 +1,5 @@
-"""Rewrite: carry out a Plan on a clone of the graph. It makes no choice of its own.
+"""Rewrite: carry out a Plan on a clone of the graph. It makes one choice of its own, which needs a weight's values:
+scales that float16 cannot hold are stored as float32, and a warning says so.
 
 Weights go one at a time: read, quantized by the planned plugin, checked, written straight to the output's data
 file, forgotten. Memory holds one weight at a time, whatever the size of the model.
@@ -7,7 +8,7 @@ file, forgotten. Memory holds one weight at a time, whatever the size of the mod
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
@@ -15,11 +16,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxq import ops
-from onnxq.affine import FloatArray, QuantizedWeight, dequantize
+from onnxq.affine import FloatArray, QuantizedWeight, dequantize, largest_scale
 from onnxq.decide import Decision, Plan
 from onnxq.errors import PlanError
 from onnxq.fusion_guards import guard_fusions, guard_gathers
 from onnxq.model import Model
+from onnxq.nonsense import nonsense
 from onnxq.plugin.contracts import Placement, Replacement, WeightEvidence
 from onnxq.plugin.registry import Registry
 from onnxq.qdq.bias import Bias, quantize_bias, with_headroom
@@ -31,6 +33,10 @@ __all__ = ["Rewritten", "TensorSink", "rewrite"]
 TensorSink = Callable[[ir.TensorProtocol, str], ir.TensorProtocol]
 """Takes a tensor and its name, stores it, and returns the tensor to put into the graph instead."""
 
+_LEAST_SQNR = 5.0
+"""dB of a weight below which something is wrong: rounding a Gaussian to 3 bits over its whole range leaves more, even
+in channels of thousands."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
@@ -41,11 +47,15 @@ class Rewritten:
         weight_sqnr: dB of weight energy over quantization error, by node name (inf: no error).
         stored_bytes: bytes that each node's weight takes in the file, by node name; a weight shared by
             several nodes counts at its first one.
+        decisions: the plan's, as carried out: with float32 scales where float16 cannot hold them.
+        warnings: where that was so, and weights that quantization has destroyed.
     """
 
     model: Model
     weight_sqnr: Mapping[str, float]
     stored_bytes: Mapping[str, int]
+    decisions: tuple[Decision, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def rewrite(
@@ -76,16 +86,10 @@ def rewrite(
             "decide with evidence (onnxq calibrate)"
         )
     graph = model.ir.clone()
-    nodes = find_nodes(graph)
-    sqnr: dict[str, float] = {}
-    stored: dict[str, int] = {}
+    rewriting = _Rewriting(graph, plan, registry, sink)
     for decisions in _by_weight(plan):
         on_weight(decisions[0])
-        evidence = evidence_of(decisions[0].site.node)
-        damage, size = _rewrite_weight(graph, nodes, decisions, plan, registry, sink, evidence)
-        for index, decision in enumerate(decisions):
-            sqnr[decision.site.node] = damage
-            stored[decision.site.node] = size if index == 0 else 0
+        rewriting.weight(decisions, evidence_of(decisions[0].site.node))
     insert_activations(graph, plan.integers, plan.activations)
     packed = [node for node in graph.graph.all_nodes() if node.domain == ops.DOMAIN]
     guard_fusions(packed)
@@ -93,7 +97,13 @@ def rewrite(
     common.RemoveUnusedNodesPass()(graph)
     if graph.functions:
         graph.graph.opset_imports[ops.DOMAIN] = ops.VERSION
-    return Rewritten(Model(model.path, graph, model.fingerprint, model.custom_op_libraries), sqnr, stored)
+    return Rewritten(
+        model=Model(model.path, graph, model.fingerprint, model.custom_op_libraries),
+        weight_sqnr=rewriting.sqnr,
+        stored_bytes=rewriting.stored,
+        decisions=tuple(rewriting.decisions[decision.site.node] for decision in plan.decisions),
+        warnings=tuple(rewriting.warnings),
+    )
 
 
 def _by_weight(plan: Plan) -> list[list[Decision]]:
@@ -103,37 +113,74 @@ def _by_weight(plan: Plan) -> list[list[Decision]]:
     return list(groups.values())
 
 
-def _rewrite_weight(
-    graph: ir.Model,
-    nodes: Mapping[str, ir.Node],
-    decisions: Sequence[Decision],
-    plan: Plan,
-    registry: Registry,
-    sink: TensorSink,
-    evidence: WeightEvidence | None,
-) -> tuple[float, int]:
-    """Quantize one weight and replace every node that reads it; returns (SQNR in dB, stored bytes)."""
-    first = decisions[0]
-    weight = _read_weight(nodes, first.site)
-    quantized = _quantize(weight, first, registry, evidence)
-    biases = {decision.site.node: bias for decision in decisions if (bias := _bias(graph, plan, decision)) is not None}
-    quantized = with_headroom(weight, quantized, list(biases.values()))
-    damage = _sqnr(weight, dequantize(quantized))
-    form = registry.format(first.format)
-    with form.guarded(first.site.node) as plugin:
-        tensors = plugin.store(first.site, quantized).tensors
-    kept = {role: sink(tensor, f"{first.site.weight}.{role}") for role, tensor in tensors.items()}
-    fused = count()
-    for decision in decisions:
-        # onnxruntime fuses a DequantizeLinear into a MatMul only if nobody else reads its initializer, so every
-        # further matmul gets a name of its own for the same bytes; gathers may share.
-        copy = next(fused) if decision.site.kind != "gather" else 0
-        node = nodes[decision.site.node]
-        values = {role: _initializer(node, tensor, copy) for role, tensor in kept.items()}
-        if decision.site.node in biases:
-            values |= _stored_bias(node, biases[decision.site.node], quantized, sink)
-        _replace(graph, node, decision, values, plan, registry)
-    return damage, sum(tensor.nbytes for tensor in tensors.values())
+class _Rewriting:
+    """One graph on its way, and what is known of the weights so far."""
+
+    def __init__(self, graph: ir.Model, plan: Plan, registry: Registry, sink: TensorSink) -> None:
+        self._graph, self._plan, self._registry, self._sink = graph, plan, registry, sink
+        self._nodes = find_nodes(graph)
+        self.sqnr: dict[str, float] = {}
+        self.stored: dict[str, int] = {}
+        self.decisions: dict[str, Decision] = {}
+        self.warnings: list[str] = []
+
+    def weight(self, decisions: Sequence[Decision], evidence: WeightEvidence | None) -> None:
+        """Quantize one weight and replace every node that reads it."""
+        weight = _read_weight(self._nodes, decisions[0].site)
+        decisions = self._with_scales(decisions, weight)
+        first = decisions[0]
+        quantized = _quantize(weight, first, self._registry, evidence)
+        biases = {
+            decision.site.node: bias
+            for decision in decisions
+            if (bias := _bias(self._graph, self._plan, decision)) is not None
+        }
+        quantized = with_headroom(weight, quantized, list(biases.values()))
+        damage = _sqnr(weight, dequantize(quantized))
+        form = self._registry.format(first.format)
+        with form.guarded(first.site.node) as plugin:
+            tensors = plugin.store(first.site, quantized).tensors
+        kept = {role: self._sink(tensor, f"{first.site.weight}.{role}") for role, tensor in tensors.items()}
+        fused = count()
+        for decision in decisions:
+            # onnxruntime fuses a DequantizeLinear into a MatMul only if nobody else reads its initializer, so every
+            # further matmul gets a name of its own for the same bytes; gathers may share.
+            copy = next(fused) if decision.site.kind != "gather" else 0
+            name = decision.site.node
+            values = {role: _initializer(self._nodes[name], tensor, copy) for role, tensor in kept.items()}
+            if name in biases:
+                values |= _stored_bias(self._nodes[name], biases[name], quantized, self._sink)
+            _replace(self._graph, self._nodes[name], decision, values, self._plan, self._registry)
+            self.decisions[name], self.sqnr[name], self.stored[name] = decision, damage, 0
+        self.stored[first.site.node] = sum(tensor.nbytes for tensor in tensors.values())
+        if damage < _LEAST_SQNR and first.scheme.bits >= 3:
+            self.warnings.append(
+                f"'{first.site.node}': quantization destroys its weight ({damage:.1f} dB at {first.scheme.bits} bits); "
+                "give it more bits or smaller blocks by --override, or keep it float with --skip"
+            )
+
+    def _with_scales(self, decisions: Sequence[Decision], weight: FloatArray) -> Sequence[Decision]:
+        """The decisions, with float32 scales where float16 cannot hold the largest one.
+
+        Not in float16 models: there the weight is dequantized in float16, whatever its scales are stored in.
+        """
+        first, half = decisions[0], np.finfo(np.float16)
+        scale = largest_scale(weight, first.scheme)
+        if first.scheme.scale_type == "FLOAT" or first.site.dtype == "FLOAT16" or scale == 0.0:
+            return decisions
+        if float(half.smallest_normal) <= scale <= float(half.max):
+            return decisions
+        self.warnings.append(
+            f"'{first.site.node}': its scales (up to {scale:.3g}) are stored as float32, beyond "
+            f"{half.smallest_normal:.2g}..{half.max:.5g}, where float16 is exact enough"
+        )
+        scheme = replace(first.scheme, scale_type="FLOAT")
+        changed = []
+        for decision in decisions:
+            with self._registry.format(decision.format).guarded(decision.site.node) as plugin:
+                resident = plugin.resident_bits(decision.site, scheme)
+            changed.append(replace(decision, scheme=scheme, resident_bits=resident))
+        return changed
 
 
 def _bias(graph: ir.Model, plan: Plan, decision: Decision) -> Bias | None:
@@ -193,80 +240,18 @@ def _quantize(
     method = registry.weight_quantizer(decision.method)
     with method.guarded(decision.site.node) as plugin:
         quantized = plugin.quantize(weight, decision.scheme, evidence)
-    problem = _nonsense(weight, quantized, decision)
+    problem = nonsense(weight, quantized, decision.scheme)
     if problem is not None:
         raise method.error(decision.site.node, f"returned nonsense: {problem}")
     return quantized
 
 
-def _nonsense(weight: FloatArray, quantized: QuantizedWeight, decision: Decision) -> str | None:
-    """What is wrong with a plugin's answer; None when it keeps its contract."""
-    if not isinstance(quantized, QuantizedWeight):
-        return f"a {type(quantized).__name__} instead of a QuantizedWeight"
-    if (problem := _wrong_types(quantized)) is not None:
-        return problem
-    scheme = decision.scheme
-    if quantized.scheme != scheme:
-        return f"scheme {quantized.scheme}, asked for {scheme}"
-    k, n = weight.shape
-    groups = -(-k // scheme.block_size) if scheme.granularity == "blocked" else 1
-    expected = (groups, n) if scheme.granularity != "per_tensor" else (1, 1)
-    if quantized.codes.shape != (k, n):
-        return f"codes of shape {quantized.codes.shape}, expected {(k, n)}"
-    if quantized.scales.shape != expected:
-        return f"scales of shape {quantized.scales.shape}, expected {expected}"
-    if not (np.isfinite(quantized.scales).all() and (quantized.scales > 0).all()):
-        return "scales that are not positive and finite"
-    if (quantized.scales.astype(scheme.scale_dtype) != quantized.scales).any():
-        return f"scales that {scheme.scale_dtype} cannot hold (onnxq.affine.stored_scale rounds them)"
-    if (problem := _wrong_codebook(quantized)) is not None:
-        return problem
-    if (quantized.zero_points is None) != scheme.symmetric:
-        return "zero points for a symmetric scheme" if scheme.symmetric else "no zero points"
-    integers = [quantized.codes] if quantized.zero_points is None else [quantized.codes, quantized.zero_points]
-    if len(integers) == 2 and integers[1].shape != expected:
-        return f"zero points of shape {integers[1].shape}, expected {expected}"
-    for array in integers:
-        if array.size and (array.min() < scheme.qmin or array.max() > scheme.qmax):
-            return f"codes outside {scheme.qmin}..{scheme.qmax}"
-    return None
-
-
-def _wrong_types(quantized: QuantizedWeight) -> str | None:
-    arrays = {"codes": quantized.codes, "scales": quantized.scales, "zero points": quantized.zero_points}
-    for what, array in arrays.items():
-        if array is None and what == "zero points":
-            continue
-        kind = np.floating if what == "scales" else np.integer
-        if not isinstance(array, np.ndarray):
-            return f"{what} in a {type(array).__name__} instead of an array"
-        if not np.issubdtype(array.dtype, kind):
-            return f"{what} of type {array.dtype}"
-    return None
-
-
-def _wrong_codebook(quantized: QuantizedWeight) -> str | None:
-    codebook, scheme = quantized.codebook, quantized.scheme
-    if (codebook is not None) != scheme.codebook:
-        return "a codebook that nobody asked for" if codebook is not None else "no codebook"
-    if codebook is None:
-        return None
-    if (
-        codebook.ndim != 2
-        or codebook.shape[1] != 1
-        or not quantized.codes.max(initial=0) < len(codebook) <= scheme.qmax + 1
-    ):
-        return f"a codebook of shape {codebook.shape} for indices up to {quantized.codes.max(initial=0)}"
-    if (codebook.astype(np.float16) != codebook).any():
-        return "a codebook that float16 cannot hold"
-    return None
-
-
 def _sqnr(weight: FloatArray, approximation: FloatArray) -> float:
     """10 log10(sum w^2 / sum (w - w')^2) in dB."""
-    signal = float(np.vdot(weight, weight))
-    difference = approximation - weight
-    noise = float(np.vdot(difference, difference))
+    unit = float(np.abs(weight).max(initial=0)) or 1.0  # so that no square overflows or vanishes
+    weight = weight / np.float32(unit)
+    difference = approximation / np.float32(unit) - weight
+    signal, noise = float(np.vdot(weight, weight)), float(np.vdot(difference, difference))
     if noise == 0.0:
         return float("inf")
     return float(10 * np.log10(signal / noise)) if signal > 0 else float("-inf")

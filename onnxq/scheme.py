@@ -55,7 +55,8 @@ class Scheme:
         granularity: what shares one scale: `blocked` (block_size elements along K), `per_axis`
             (one output channel) or `per_tensor`.
         block_size: elements along K that share a scale; 0 unless `blocked`.
-        scale_type: ONNX float type in which scales are stored.
+        scale_type: ONNX float type in which scales are stored: FLOAT16, or FLOAT for integer kernels and for weights
+            whose scales float16 cannot hold.
         reduced: signed codes keep to half of their range, so that a sum of two products with uint8 activations fits
             16 bits: x86 without VNNI adds them there and saturates.
         codebook: codes are indices into a codebook that comes with the weight; they have no zero points.

@@ -60,7 +60,8 @@ class WeightQuantizer(Protocol):
             scheme: what to produce; `QuantizedWeight.scheme` must equal it.
             evidence: what calibration saw, or None without data.
         Returns:
-            QuantizedWeight: codes [K, N] within qmin..qmax, scales positive, finite and exact in float16.
+            QuantizedWeight: codes [K, N] within qmin..qmax, scales positive, finite and exact in
+            `scheme.scale_dtype` (onnxq.affine.stored_scale rounds them).
         """
         ...
 

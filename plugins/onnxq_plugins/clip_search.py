@@ -43,6 +43,10 @@ def clip_search(weight: FloatArray, scheme: Scheme, importance: FloatArray | Non
         scheme: what to produce.
         importance: float32 [K], not negative, what errors of each input channel weigh; None: all alike.
     """
+    unit = _unit(weight) if scheme.scale_type == "FLOAT" else np.float32(1)
+    if unit != 1:
+        codes, scale, zero_point = clip_search(weight / unit, scheme, importance)
+        return codes, stored_scale(scale * unit, scheme.scale_dtype), zero_point
     groups = grouped(weight, scheme)  # [G, S, N]
     count, size, n = groups.shape
     weights = _importance(weight.shape[0], scheme, importance)
@@ -57,6 +61,12 @@ def clip_search(weight: FloatArray, scheme: Scheme, importance: FloatArray | Non
         if zero_point is not None:
             zero_point[chunk] = found[2]
     return codes, scale, zero_point
+
+
+def _unit(weight: FloatArray) -> np.float32:
+    """A power of two to divide the weight by, so that squares of errors neither overflow float32 nor vanish in it."""
+    _, exponent = np.frexp(np.abs(weight).max(initial=0))
+    return np.ldexp(np.float32(1), exponent) if abs(int(exponent)) > 24 else np.float32(1)
 
 
 def _importance(k: int, scheme: Scheme, importance: FloatArray | None) -> FloatArray | None:

@@ -38,12 +38,12 @@ class Codebook:
         return None
 
     def store(self, site: Site, weight: QuantizedWeight) -> StoredWeight:
-        """Planes of indices, the codebook [entries, dim] and the scales, both float16."""
+        """Planes of indices, the codebook [entries, dim] and the scales, both of the type that scales have."""
         assert weight.codebook is not None
         planes = split_codes(weight.codes.astype(np.uint8), weight.scheme.bits)
         tensors: dict[str, ir.TensorProtocol] = {role: ir.Tensor(plane) for role, plane in planes.items()}
-        tensors["codebook"] = ir.Tensor(weight.codebook.astype(np.float16))
-        tensors["scales"] = ir.Tensor(weight.scales.astype(np.float16))
+        tensors["codebook"] = ir.Tensor(weight.codebook.astype(weight.scheme.scale_dtype))
+        tensors["scales"] = ir.Tensor(weight.scales.astype(weight.scheme.scale_dtype))
         return StoredWeight(tensors)
 
     def place(self, placement: Placement) -> Replacement:
@@ -76,7 +76,7 @@ class NormalFloat:
         """Quantize [K, N]: each weight becomes the index of the nearest value."""
         groups = grouped(weight, scheme)  # [G, S, N]
         largest = np.abs(groups).max(axis=1, keepdims=True)
-        scale = stored_scale(np.where(largest > 0, largest, 1).astype(np.float32))
+        scale = stored_scale(np.where(largest > 0, largest, 1).astype(np.float32), scheme.scale_dtype)
         values = normal_float_values()
         borders = (values[1:] + values[:-1]) / 2
         indices = np.searchsorted(borders, groups / scale).astype(np.float32)

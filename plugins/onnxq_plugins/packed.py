@@ -62,7 +62,7 @@ class Packed:
             scales = scales.reshape(-1)
             zero_points = None if zero_points is None else zero_points.reshape(-1)
         blocked = weight.scheme.granularity == "blocked"
-        scale_type = ir.DataType.FLOAT16 if blocked else ir.DataType[site.dtype]
+        scale_type = ir.DataType[weight.scheme.scale_type if blocked else site.dtype]
         if site.shape and site.kind == "conv":
             codes = codes.reshape(site.shape)
         tensors = {"codes": _tensor(codes, dtype), "scales": _tensor(scales, scale_type)}
@@ -111,7 +111,7 @@ class Packed:
             return scheme.bits + 32 / 32 + scheme.bits / 32
         blocks = -(-site.k // scheme.block_size) / site.k
         if site.kind == "gather":
-            return 8 + blocks * (16 + (0 if scheme.symmetric else 8))
+            return 8 + blocks * (8 * scheme.scale_dtype.itemsize + (0 if scheme.symmetric else 8))
         if in_planes(scheme):
             return 8 + blocks * (32 + 8)
         bits = 8 if site.kind == "matmul_transposed" and scheme.bits == 2 else scheme.bits

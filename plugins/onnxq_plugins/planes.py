@@ -29,7 +29,7 @@ def store_planes(weight: QuantizedWeight) -> StoredWeight:
         codes = codes + (1 << (weight.scheme.bits - 1))
     planes = split_codes(codes.astype(np.uint8), weight.scheme.bits)
     tensors: dict[str, ir.TensorProtocol] = {role: ir.Tensor(plane) for role, plane in planes.items()}
-    tensors["scales"] = ir.Tensor(weight.scales.astype(np.float16))
+    tensors["scales"] = ir.Tensor(weight.scales.astype(weight.scheme.scale_dtype))
     if weight.zero_points is not None:
         tensors["zero_points"] = ir.Tensor(weight.zero_points)
     return StoredWeight(tensors)

@@ -67,7 +67,7 @@ def test_the_gram_matrix_is_that_of_the_inputs(two_matmuls: Path, budget: int) -
 
 
 def test_gptq_from_the_command_line_needs_data_and_gains_by_it(two_matmuls: Path, tmp_path: Path) -> None:
-    with pytest.raises(onnxq.RecipeError, match="--method gptq weighs errors by real activations; give --data"):
+    with pytest.raises(onnxq.RecipeError, match="'/first': method gptq weighs errors by real activations; give --data"):
         onnxq.convert(two_matmuls, tmp_path / "none.onnx", method="gptq")
     correlated = (RNG.standard_normal((60, 8)) @ RNG.standard_normal((8, 64))).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=correlated)

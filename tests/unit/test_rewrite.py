@@ -145,6 +145,30 @@ def test_a_weight_without_error_has_infinite_sqnr(registry, weight):
     assert quantize(matmul_model(weight), registry, bits=8, symmetric=True).weight_sqnr["/fc"] == np.inf
 
 
+@pytest.mark.parametrize("wishes", [{}, {"bits": 3}, {"codebook": "nf4"}, {"method": "mse"}], ids=str)
+@pytest.mark.parametrize("factor", [1e-9, 1e7, 1e30])
+def test_scales_that_float16_cannot_hold_are_stored_as_float32_and_named(registry, factor, wishes):
+    weight = RNG.standard_normal((K, N)).astype(np.float32)
+    usual = quantize(matmul_model(weight), registry, **wishes)
+    extreme = quantize(matmul_model(weight * np.float32(factor)), registry, **wishes)
+    scales = {name: item.const_value for name, item in extreme.model.ir.graph.initializers.items()}["W.scales"]
+    assert scales.dtype == ir.DataType.FLOAT
+    (warning,) = extreme.warnings
+    assert "'/fc': its scales" in warning
+    assert extreme.decisions[0].scheme.scale_type == "FLOAT"
+    assert (usual.warnings, usual.decisions[0].scheme.scale_type) == ((), "FLOAT16")
+    assert extreme.weight_sqnr["/fc"] == pytest.approx(usual.weight_sqnr["/fc"], abs=0.1)
+
+
+def test_a_weight_that_quantization_destroys_is_named(registry):
+    swapped = with_quantizer(registry, lambda good: replace(good, codes=good.codes[::-1]))
+    weight = RNG.standard_normal((K, N))
+    for bits in (3, 8):
+        (warning,) = quantize(matmul_model(weight), swapped, method="bad", bits=bits).warnings
+        assert "'/fc': quantization destroys its weight (-" in warning
+    assert quantize(matmul_model(weight), swapped, method="bad", bits=2).warnings == ()
+
+
 def test_the_normalised_model_is_left_untouched(registry):
     proto = matmul_model(RNG.standard_normal((K, N)))
     normalised = normalise(in_memory(proto), opset=21)
