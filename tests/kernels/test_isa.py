@@ -15,7 +15,7 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 from packed_nodes import matmul_model, random_weight, run
 from planes import plane_model
-from test_planes import codebook_weight, plane_weight
+from test_plane_kernels import codebook_weight, plane_weight
 results = []
 for seed in range(24):
     rng = np.random.default_rng(seed)
