@@ -1,12 +1,14 @@
 """Load: a path becomes a Model, a lazy onnx-ir graph whose weights stay on disk until somebody reads one.
 
 Everything that can be wrong with a file is found here, before any work: not ONNX, truncated, external
-data missing or short or outside the model's folder, operators nobody can run.
+data missing or short or outside the model's folder, operators nobody can run. Checks of the graph itself are
+onnxq.graph_checks.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,9 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxq.errors import ModelError
+from onnxq.graph_checks import check_and_sort
 
-__all__ = ["FLOAT_TYPES", "Model", "all_graphs", "all_initializers", "load", "weight_bytes"]
+__all__ = ["FLOAT_TYPES", "Model", "all_graphs", "all_initializers", "follow_links", "load", "weight_bytes"]
 
 FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 """Types of weights that can be quantized."""
@@ -52,12 +55,14 @@ def load(path: Path | str, *, custom_op_libraries: Sequence[Path | str] = ()) ->
         path: an .onnx file; external data is looked for in its folder.
         custom_op_libraries: shared libraries that implement the model's custom operators.
     Raises:
-        ModelError: not ONNX, truncated, external data missing, short or outside the model's folder, an
-            operator domain without an implementation.
+        ModelError: not ONNX, truncated, a graph that cannot be (see onnxq.graph_checks), weights with fewer
+            elements than their shape, external data missing, short or outside the model's folder, an operator
+            domain without an implementation.
     """
     path = Path(path)
     libraries = tuple(_existing_library(Path(library)) for library in custom_op_libraries)
     proto, fingerprint = _parse(path)
+    check_and_sort(path, proto)
     try:
         graph = ir.from_proto(proto)
     except Exception as error:
@@ -66,6 +71,7 @@ def load(path: Path | str, *, custom_op_libraries: Sequence[Path | str] = ()) ->
     ir.external_data.set_base_dir(graph.graph, path.parent.absolute())
     _check_inline_data(path, graph)
     _check_external_data(path, graph)
+    follow_links(path, graph)
     _check_domains(path, graph, has_libraries=bool(libraries))
     return Model(path, graph, fingerprint, libraries)
 
@@ -128,15 +134,32 @@ def _parse(path: Path) -> tuple[onnx.ModelProto, str]:
 
 
 def _check_inline_data(path: Path, model: ir.Model) -> None:
-    for value in all_initializers(model):
-        tensor = value.const_value
-        if not isinstance(tensor, ir.TensorProtoTensor) or not tensor.raw.HasField("raw_data"):
+    for name, tensor in _tensors(model):
+        if isinstance(tensor, ir.TensorProtoTensor):
+            needed, stored, unit = _inline_amounts(tensor)
+        elif isinstance(tensor, ir.StringTensor):
+            needed, stored, unit = tensor.size, len(tensor.raw), "strings"
+        else:
             continue
-        if (stored := len(tensor.raw.raw_data)) != tensor.nbytes:
+        if stored != needed:
             raise ModelError(
-                f"{path}: initializer '{value.name}' of shape {list(tensor.shape.numpy())} needs {tensor.nbytes} "
-                f"bytes and has {stored} bytes; export the model again"
+                f"{path}: tensor '{name}' of shape {list(tensor.shape.numpy())} needs {needed} {unit} and has "
+                f"{stored} {unit}; export the model again"
             )
+
+
+def _inline_amounts(tensor: ir.TensorProtoTensor) -> tuple[int, int, str]:
+    """What the shape of a tensor in the file needs, what is there, and in which unit."""
+    raw = tensor.raw
+    if raw.HasField("raw_data"):
+        return tensor.nbytes, len(raw.raw_data), "bytes"
+    stored = sum(
+        len(field) for field in (raw.float_data, raw.int32_data, raw.int64_data, raw.double_data, raw.uint64_data)
+    )
+    if tensor.dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
+        return 2 * tensor.size, stored, "numbers"
+    in_one = int(1 / tensor.dtype.itemsize) if tensor.dtype.itemsize < 1 else 1  # codes of 2 and 4 bits are packed
+    return -(-tensor.size // in_one), stored, "numbers"
 
 
 def _check_external_data(path: Path, model: ir.Model) -> None:
@@ -145,7 +168,7 @@ def _check_external_data(path: Path, model: ir.Model) -> None:
     for tensor in _external_tensors(model):
         location = str(tensor.location)
         target = (folder / location).resolve()
-        if not target.is_relative_to(folder):
+        if not _inside(path, location, target):
             raise ModelError(
                 f"{path}: external data of '{tensor.name}' lies outside the model's folder ({location}); "
                 "move it beside the model and save the model again"
@@ -166,14 +189,59 @@ def _check_external_data(path: Path, model: ir.Model) -> None:
             )
 
 
-def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+def _inside(path: Path, location: str, target: Path) -> bool:
+    """May this model refer to this file? Below its folder it may, also by links that stay there.
+
+    A download cache (Hugging Face's, for one) keeps the model itself as a link: then the data may be a link too, into
+    the same folder as the model's.
+    """
+    if os.path.isabs(location) or os.path.normpath(location).split(os.sep)[0] == os.pardir:
+        return False
+    if target.is_relative_to(path.parent.resolve()):
+        return True
+    return path.is_symlink() and target.parent == path.resolve().parent
+
+
+def follow_links(path: Path, model: ir.Model) -> None:
+    """Let external tensors name the files behind links that leave the model's folder: onnx-ir does not follow those.
+
+    Only after `load` has found the links to be good (see `_inside`).
+    """
+    folder = path.parent.resolve()
+
+    def direct(tensor: ir.ExternalTensor) -> ir.ExternalTensor | None:
+        target = (folder / tensor.location).resolve()
+        if target.is_relative_to(folder):
+            return None
+        place = (target.name, tensor.offset, tensor.length, tensor.dtype)
+        return ir.ExternalTensor(*place, shape=tensor.shape, name=tensor.name or "", base_dir=target.parent)
+
     for value in all_initializers(model):
-        if isinstance(value.const_value, ir.ExternalTensor):
-            yield value.const_value
+        if isinstance(value.const_value, ir.ExternalTensor) and (found := direct(value.const_value)) is not None:
+            value.const_value = found
+    for node in _all_nodes(model):
+        for name, attribute in list(node.attributes.items()):
+            tensor = attribute.value if attribute.type == ir.AttributeType.TENSOR else None
+            if isinstance(tensor, ir.ExternalTensor) and (found := direct(tensor)) is not None:
+                node.attributes[name] = ir.AttrTensor(name, found)
+
+
+def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    for _, tensor in _tensors(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            yield tensor
+
+
+def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Every tensor with a name for it: initializers, and attributes of nodes, functions included."""
+    for value in all_initializers(model):
+        assert value.const_value is not None
+        yield value.name or "", value.const_value
     for node in _all_nodes(model):
         for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
-                yield attribute.value
+            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                tensor = attribute.as_tensor()
+                yield tensor.name or next((output.name or "" for output in node.outputs), ""), tensor
 
 
 def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:

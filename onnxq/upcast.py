@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from onnxq.model import all_graphs, all_initializers
+from onnxq.model import all_graphs, all_initializers, follow_links
 
 __all__ = ["float32_copy", "needs_upcast", "runnable_pair"]
 
@@ -40,6 +40,7 @@ def float32_copy(path: Path, folder: Path) -> Path:
         folder: an existing folder for the copy and its external data.
     """
     model = ir.load(path)
+    follow_links(path, model)
     for value in all_initializers(model):
         tensor = value.const_value
         assert tensor is not None

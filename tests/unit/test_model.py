@@ -113,6 +113,46 @@ def test_a_weight_with_fewer_bytes_than_its_shape_needs(tmp_path):
     assert_refused(saved(tmp_path, proto=proto), f"'W' .*{WEIGHT.nbytes - 4} bytes")
 
 
+def test_a_weight_with_fewer_numbers_than_its_shape_needs(tmp_path):
+    proto = matmul_model()
+    proto.graph.initializer[0].CopyFrom(helper.make_tensor("W", onnx.TensorProto.FLOAT, [K, N], WEIGHT.ravel()))
+    load(saved(tmp_path, proto=proto))
+    del proto.graph.initializer[0].float_data[10:]
+    assert_refused(saved(tmp_path, proto=proto), f"'W' .*needs {K * N} numbers and has 10 numbers")
+
+
+def test_a_constant_with_fewer_bytes_than_its_shape_needs(tmp_path):
+    proto = matmul_model()
+    short = onnx.numpy_helper.from_array(WEIGHT, "V")
+    short.raw_data = short.raw_data[:100]
+    proto.graph.node.append(node("Constant", [], ["unused"], value=short))
+    assert_refused(saved(tmp_path, proto=proto), f"'V' .*needs {WEIGHT.nbytes} bytes and has 100 bytes")
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        (onnx.TensorProto.INT4, [1, -2, 3]),
+        (onnx.TensorProto.FLOAT16, [1, 2, 3]),
+        (onnx.TensorProto.BOOL, [1, 0, 1]),
+        (onnx.TensorProto.COMPLEX64, [1j, 2, 3]),
+        (onnx.TensorProto.STRING, [b"a", b"", b"c"]),
+    ],
+)
+def test_numbers_of_every_type_are_counted_as_onnx_stores_them(tmp_path, kind, numbers):
+    proto = matmul_model()
+    proto.graph.initializer.append(helper.make_tensor("V", kind, [3], numbers))
+    load(saved(tmp_path, proto=proto))
+    proto.graph.initializer[1].dims[0] = 5
+    assert_refused(saved(tmp_path, proto=proto), "'V' of shape .5. needs")
+
+
+def test_nodes_out_of_order_load(tmp_path):
+    proto = matmul_model()
+    proto.graph.node.insert(0, node("Relu", ["Y"], ["Z"]))
+    assert [item.op_type for item in load(saved(tmp_path, proto=proto)).ir.clone().graph] == ["MatMul", "Relu"]
+
+
 def test_a_missing_file(tmp_path):
     assert_refused(tmp_path / "nowhere.onnx", "no such file")
 
@@ -162,6 +202,27 @@ def test_external_data_behind_a_symlink_out_of_the_folder(tmp_path):
     (inner / "weights.bin").rename(tmp_path / "weights.bin")
     (inner / "weights.bin").symlink_to(tmp_path / "weights.bin")
     assert_refused(path, "outside the model's folder")
+
+
+def linked(folder: Path, *, blobs: str) -> Path:
+    """A download cache: the model is a link into `blobs`, its data a link to a file in the folder `store`."""
+    snapshot = folder / "snapshot"
+    for place in (snapshot, folder / blobs, folder / "store"):
+        place.mkdir(exist_ok=True)
+    path = saved(snapshot, location="weights.bin")
+    for name, place in (("model.onnx", blobs), ("weights.bin", "store")):
+        (snapshot / name).rename(folder / place / f"hash of {name}")
+        (snapshot / name).symlink_to(Path("..") / place / f"hash of {name}")
+    return path
+
+
+def test_a_download_cache_of_links_loads(tmp_path):
+    (item,) = all_initializers(load(linked(tmp_path, blobs="store")).ir)
+    assert (item.const_value.numpy() == WEIGHT).all()
+
+
+def test_a_linked_model_may_not_refer_to_any_other_folder(tmp_path):
+    assert_refused(linked(tmp_path, blobs="elsewhere"), "outside the model's folder")
 
 
 def test_external_data_in_a_folder_below_is_fine(tmp_path):
