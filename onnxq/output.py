@@ -98,13 +98,16 @@ class ModelWriter:
         """Write the model with everything it needs into the hidden folder; returns its path there.
 
         Tensors of 1 KiB and more join the data file; if the data file stays below 1 MiB it is taken back into
-        the model instead. The model's own tensors are replaced accordingly.
+        the model instead. The model's own tensors are replaced accordingly. Strings stay in the model: ONNX has no
+        external form for them.
         """
         kept: dict[int, ir.TensorProtocol] = {}
         for value in all_initializers(model):
             tensor = value.const_value
             assert tensor is not None
-            if tensor.nbytes >= _EXTERNAL_FROM and not self._is_ours(tensor):
+            if tensor.dtype == ir.DataType.STRING or self._is_ours(tensor):
+                continue
+            if tensor.nbytes >= _EXTERNAL_FROM:
                 if id(tensor) not in kept:
                     kept[id(tensor)] = self.store(tensor, value.name or "")
                 value.const_value = kept[id(tensor)]

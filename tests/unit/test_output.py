@@ -84,6 +84,16 @@ def test_a_small_model_is_one_file(tmp_path):
     assert not entries(files[0])
 
 
+def test_strings_stay_in_the_model_however_many(tmp_path):
+    made = network()
+    words = ir.StringTensor([b"word"] * 3000, shape=ir.Shape([3000]), name="words")
+    made.graph.register_initializer(ir.Value(name="words", const_value=words))
+    save(tmp_path / "out.onnx", made)
+    stored = {item.name: item for item in onnx.load(tmp_path / "out.onnx", load_external_data=False).graph.initializer}
+    assert list(stored["words"].string_data) == [b"word"] * 3000
+    assert [item.name for item in entries(tmp_path / "out.onnx")] == ["W1", "W2", "b1"]
+
+
 def test_large_tensors_start_on_pages_small_ones_on_cache_lines_and_no_byte_is_without_owner(tmp_path):
     _, data = save(tmp_path / "out.onnx")
     ranges = sorted(place(item) for item in entries(tmp_path / "out.onnx"))
