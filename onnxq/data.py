@@ -232,14 +232,16 @@ def _checked_array(given: Any, spec: InputSpec, where: str) -> npt.NDArray[Any]:
             f"--data {where}: input '{spec.name}' is a {type(given).__name__} that makes no array ({error}); "
             "give numpy arrays"
         ) from error
-    if array.dtype != spec.dtype:
+    if spec.dtype.kind == "U":
+        array = _strings(array, spec, where)
+    elif array.dtype != spec.dtype:
         raise DataError(
             f"--data {where}: input '{spec.name}' has dtype {array.dtype}, expected {spec.dtype}; "
             f"convert it with .astype('{spec.dtype}')"
         )
     expected = "[" + ", ".join(str(dim) if dim is not None else "?" for dim in spec.shape) + "]"
     fits = array.ndim == len(spec.shape) and all(
-        not isinstance(dim, int) or dim < 1 or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
+        not isinstance(dim, int) or dim < 0 or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
     )
     if not fits:
         raise DataError(
@@ -248,6 +250,24 @@ def _checked_array(given: Any, spec: InputSpec, where: str) -> npt.NDArray[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"--data {where}: input '{spec.name}' holds NaN or infinity; remove that sample")
     return array
+
+
+def _strings(array: npt.NDArray[Any], spec: InputSpec, where: str) -> npt.NDArray[Any]:
+    """Strings of any length, or UTF-8 bytes (onnxruntime misreads arrays of bytes), as an array of str objects."""
+    try:
+        items = [item.decode("utf8") if isinstance(item, bytes) else item for item in array.reshape(-1).tolist()]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"--data {where}: input '{spec.name}' holds bytes that are no UTF-8 ({error}); encode them so"
+        ) from error
+    if array.dtype.kind not in "USO" or not all(isinstance(item, str) for item in items):
+        raise DataError(
+            f"--data {where}: input '{spec.name}' has dtype {array.dtype}, expected strings; "
+            "convert it with .astype(str)"
+        )
+    strings = np.empty(len(items), dtype=object)
+    strings[:] = items
+    return strings.reshape(array.shape)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -7,7 +7,8 @@ where the graph can use them:
 2. a value that is compared (Equal) with constants is one of them, as in a sample-rate switch;
 3. masks are ones; other integers are 0 or 1.
 
-Floats are standard normal. Which size an open dim may have, only running the model tells: sizes are tried in turn.
+Floats are standard normal, strings are "a". Which size an open dim may have, only running the model tells: sizes are
+tried in turn.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _candidates(specs: Sequence[InputSpec]) -> Iterator[Mapping[tuple[str, int] 
         _key(spec, axis): (len(spec.shape), axis)
         for spec in specs
         for axis, dim in enumerate(spec.shape)
-        if not isinstance(dim, int) or dim < 1
+        if not isinstance(dim, int) or dim < 0
     }
     first = specs[0].name if specs else ""
     lengths = [*zip((*_IMAGE_SIZES, *_IMAGE_SIZES[-1:] * 4), _LENGTHS, strict=True)]
@@ -97,7 +98,7 @@ def _key(spec: InputSpec, axis: int) -> tuple[str, int] | str:
 
 def _size(spec: InputSpec, axis: int, sizes: Mapping[tuple[str, int] | str, int]) -> int:
     dim, key = spec.shape[axis], _key(spec, axis)
-    if isinstance(dim, int) and dim > 0:
+    if isinstance(dim, int) and dim >= 0:
         return dim
     if isinstance(key, str) and "+" in key:
         parts = [part.strip() for part in key.split("+")]
@@ -114,6 +115,8 @@ def _array(
         return np.asarray(rng.standard_normal(shape), dtype=spec.dtype)
     if spec.dtype.kind == "b":
         return np.ones(shape, np.bool_)
+    if spec.dtype.kind == "U":
+        return np.full(shape, "a")
     if spec.dtype.kind not in "iu":
         raise DataError(f"input '{spec.name}' holds {spec.dtype}, which cannot be invented; give --data")
     if values.choices is not None:
@@ -146,4 +149,6 @@ def _allowed(value: ir.Value) -> _Values:
                 table = node.inputs[0]
                 if table is not None and table.const_value is not None:
                     limits.append(int(table.const_value.shape.numpy()[node.attributes.get_int("axis", 0)]))
-    return _Values(limit=min(limits)) if limits else _Values()
+    return (
+        _Values(limit=max(1, min(limits))) if limits else _Values()
+    )  # the session refuses any index of an empty table

@@ -102,6 +102,27 @@ class TestForms:
         assert next(data.batches())["x"][0, 0] == (total - kept) * 6
 
 
+STRINGS = InputSpec("x", np.dtype("str"), (2,))
+
+
+@pytest.mark.parametrize("array", ["['a', 'ü']", "['a', 'ü'], dtype=object", "['a', 'ü'.encode()], dtype=object"])
+def test_strings_of_any_length_and_bytes_become_objects(module, array):
+    (feed,) = read(module(f"def feeds(): yield {{'x': np.array({array})}}") + ":feeds", (STRINGS,))
+    assert (feed["x"].dtype, feed["x"].tolist()) == (np.dtype(object), ["a", "ü"])
+
+
+def test_other_things_are_no_strings(module):
+    origin = module("def feeds(): yield {'x': np.array([1, 2])}") + ":feeds"
+    refuse(origin, r"input 'x' has dtype int64, expected strings; .*astype\(str\)", (STRINGS,))
+    origin = module("def more(): yield {'x': np.array([b'\\xff', b''])}") + ":more"
+    refuse(origin, "input 'x' holds bytes that are no UTF-8", (STRINGS,))
+
+
+def test_a_dim_fixed_at_0_is_fixed(module):
+    origin = module("def feeds(): yield {'x': np.ones((2, 3), np.float32)}") + ":feeds"
+    refuse(origin, r"has shape \[2, 3\], expected \[0, 3\]", (InputSpec("x", np.dtype(np.float32), (0, 3)),))
+
+
 class TestBadBatches:
     @pytest.mark.parametrize(
         ("batch", "message"),

@@ -64,9 +64,23 @@ def test_no_size_that_fits_names_the_next_step():
         one([spec("x", "float32", None)], lambda feed: False)
 
 
-def test_strings_cannot_be_invented():
-    with pytest.raises(DataError, match="input 'x' holds <U0, which cannot be invented; give --data"):
-        one([spec("x", "str", 1)])
+def test_strings_are_invented_too():
+    assert one([spec("x", "str", 2)])["x"].tolist() == ["a", "a"]
+
+
+def test_what_is_no_number_and_no_string_cannot_be_invented():
+    with pytest.raises(DataError, match="input 'x' holds datetime64, which cannot be invented; give --data"):
+        one([spec("x", "datetime64", 1)])
+
+
+def test_a_dim_fixed_at_0_stays_0():
+    assert one([spec("x", "float32", 0, 3), spec("open", "float32", -1, 3)])["x"].shape == (0, 3)
+
+
+def test_an_empty_table_leaves_the_verdict_to_the_session():
+    main = main_graph([node("Gather", ["t", "x"], ["y"])], [value("x", ["N"], np.int64)], {"t": np.zeros((0, 4), "f")})
+    with pytest.raises(DataError, match="no synthetic input fits this model"):
+        one([spec("x", "int64", "N")], lambda feed: False, main=main)
 
 
 def test_indices_stay_inside_the_table():
