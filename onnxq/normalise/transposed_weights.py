@@ -7,6 +7,8 @@ DequantizeLinear only straight into the MatMul.
 2. Except where other nodes read the untransposed constant too, as in a tied embedding (Gather) and head
    (Transpose -> MatMul): there the Transpose stays and the survey sees a transposed site on a shared weight,
    so that it is stored once. A plain MatMul beside it does not count: it needs blocks along the other axis.
+3. And except where the node cannot be right (a Reshape to another number of elements, an axis that is not there): it
+   is left for onnxruntime to refuse.
 
 The rule repeats until nothing changes, so chains fold from the constant outwards.
 """
@@ -58,6 +60,8 @@ def _derived(node: ir.Node, value: ir.Value) -> ir.Value | None:
             if _read_untransposed(value):  # 2
                 return None
             perm = list(node.attributes.get_ints("perm", tuple(reversed(range(len(shape))))))
+            if sorted(perm) != list(range(len(shape))):  # 3
+                return None
             suffix = "_transposed" if perm == [1, 0] else f"_transposed_{'_'.join(map(str, perm))}"
             return derive(value, suffix, lambda x: x.transpose(perm), tuple(shape[axis] for axis in perm))
         case "Cast":
@@ -82,20 +86,30 @@ def _cast(value: ir.Value, tensor: ir.TensorProtocol, to: ir.DataType) -> ir.Val
 
 
 def _view_shape(node: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Result shape of Reshape, Squeeze or Unsqueeze over a constant shape; None if not known."""
+    """Result shape of Reshape, Squeeze or Unsqueeze over a constant shape; None if not known or impossible."""
     second = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if node.op_type == "Reshape":
         if second is None or node.attributes.get_int("allowzero", 0) == 1:
             return None
-        target = [shape[i] if size == 0 else int(size) for i, size in enumerate(second.numpy())]
-        if -1 in target:
-            known = math.prod(size for size in target if size != -1)
-            target[target.index(-1)] = math.prod(shape) // max(known, 1)
-        return tuple(target)
-    axes = second.numpy().tolist() if second is not None else list(node.attributes.get_ints("axes", ()))
+        return _reshaped(shape, second.numpy().reshape(-1).tolist())
+    axes = second.numpy().reshape(-1).tolist() if second is not None else list(node.attributes.get_ints("axes", ()))
     if len(node.inputs) > 1 and second is None:
         return None
     probe: Array = np.empty(shape, np.bool_)  # numpy's own rules for axes
-    if node.op_type == "Squeeze":
-        return np.squeeze(probe, tuple(axes) if axes else None).shape
-    return np.expand_dims(probe, tuple(axes)).shape
+    try:
+        if node.op_type == "Squeeze":
+            return np.squeeze(probe, tuple(axes) if axes else None).shape
+        return np.expand_dims(probe, tuple(axes)).shape
+    except ValueError:  # 3; numpy's AxisError is one
+        return None
+
+
+def _reshaped(shape: tuple[int, ...], wanted: list[int]) -> tuple[int, ...] | None:
+    """What Reshape makes of a shape: 0 keeps a dim, one -1 takes what is left; None if it cannot (case 3)."""
+    if any(size == 0 and axis >= len(shape) for axis, size in enumerate(wanted)):
+        return None
+    target = [shape[axis] if size == 0 else size for axis, size in enumerate(wanted)]
+    if target.count(-1) == 1:
+        known = math.prod(size for size in target if size != -1)
+        target[target.index(-1)] = math.prod(shape) // max(known, 1)
+    return tuple(target) if min(target, default=0) >= 0 and math.prod(target) == math.prod(shape) else None

@@ -3,11 +3,13 @@
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from agreement import assert_same
 from graphs import graph, model, node, op_types, value
 
 from onnxq.model import all_initializers
+from onnxq.normalise.transposed_weights import fold_weight_views
 
 K, N = 40, 30
 RNG = np.random.default_rng(0)
@@ -90,6 +92,25 @@ def test_a_reshape_to_a_shape_computed_at_run_time_stays():
         )
     )
     assert "Reshape" in op_types(assert_same(proto, shape=ints(K, N)))
+
+
+WRONG = {
+    "reshape to another number of elements": (node("Reshape", ["W", "shape"], ["V"]), ints(7, 7)),
+    "reshape that cannot be divided": (node("Reshape", ["W", "shape"], ["V"]), ints(-1, 7)),
+    "reshape with two open dims": (node("Reshape", ["W", "shape"], ["V"]), ints(-1, -1)),
+    "reshape that keeps a dim that is not there": (node("Reshape", ["W", "shape"], ["V"]), ints(K, N, 0)),
+    "squeeze of a dim that is not 1": (node("Squeeze", ["W", "axes"], ["V"]), ints(0)),
+    "squeeze of an axis that is not there": (node("Squeeze", ["W", "axes"], ["V"]), ints(5)),
+    "unsqueeze of an axis twice": (node("Unsqueeze", ["W", "axes"], ["V"]), ints(0, 0)),
+    "transpose of axes that are not there": (node("Transpose", ["W"], ["V"], perm=[5, 6]), ints(0)),
+}
+
+
+@pytest.mark.parametrize(("wrong", "extra"), WRONG.values(), ids=WRONG)
+def test_a_view_that_cannot_be_is_left_for_onnxruntime_to_refuse(wrong, extra):
+    weights = {"W": np.ones((K, N), np.float32), "shape": extra, "axes": extra}
+    proto = onnx.helper.make_model(graph([wrong], [], [value("V", None)], weights))
+    assert fold_weight_views(ir.from_proto(proto)) == 0
 
 
 def tied(reader: onnx.NodeProto, read: list[int | str]) -> onnx.ModelProto:
