@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,6 +17,7 @@ from onnxq.batches import calibration_batches, feeds_for
 from onnxq.bench import Latency, Slower, measure_latency, slower_nodes
 from onnxq.calibration import calibrate
 from onnxq.decide import Decision, Plan, decide, needed_opset
+from onnxq.equivalence import normalisation_changes
 from onnxq.errors import InstallationError, OutputError, RecipeError
 from onnxq.evidence import Evidence, Wish
 from onnxq.kernels import FOLDED, kernels_found
@@ -40,6 +42,9 @@ from onnxq.upcast import needs_upcast, runnable_pair
 from onnxq.verification import Verdict, verify_files
 
 __all__ = ["convert", "default_output", "inspect_model"]
+
+_COMPARED_BATCHES = 2
+"""Batches on which the normalised graph is compared with the file."""
 
 
 def default_output(model: Path) -> Path:
@@ -104,6 +109,7 @@ def convert(
         obstacle = _obstacle(model, written, ram_limit)
         with clock.stage("verify"):
             verdict = _verify(loaded, written, data, recipe, progress) if obstacle is None else None
+            changes = _changes(loaded, normalised, data, recipe) if obstacle is None and not trained else []
         with clock.stage("kernels"):
             found = _kernels(written, plan, loaded, progress) if obstacle is None else ({}, {})
         latency: dict[str, Latency] = {}
@@ -123,7 +129,7 @@ def convert(
         latency=latency,
         slower=slower,
         seconds=clock.seconds,
-        obstacle=obstacle,
+        notes=[*changes, *([obstacle] if obstacle else [])],
     )
     if report is not None:
         write_text(report, as_json(result))
@@ -268,6 +274,15 @@ def _verify(model: Model, written: Path, data: str | None, recipe: Recipe, progr
         )
 
 
+def _changes(loaded: Model, normalised: Model, data: str | None, recipe: Recipe) -> list[str]:
+    """What normalising changed at the outputs; nothing is said of bfloat16 models, which cannot be run here."""
+    if needs_upcast(loaded.path):
+        return []
+    options = SessionOptions(custom_op_libraries=loaded.custom_op_libraries)
+    feeds, _, _ = feeds_for(loaded, data, seed=recipe.seed, options=options, state=recipe.state)
+    return normalisation_changes(loaded, normalised, list(islice(feeds, _COMPARED_BATCHES)), options)
+
+
 def _kernels(
     written: Path, plan: Plan, model: Model, progress: Progress
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
@@ -324,7 +339,7 @@ def _report(
     latency: Mapping[str, Latency],
     slower: Sequence[Slower],
     seconds: Mapping[str, float],
-    obstacle: str | None,
+    notes: Sequence[str],
 ) -> ConvertReport:
     sites = tuple(
         SiteReport(
@@ -366,7 +381,7 @@ def _report(
             *plan.warnings,
             *rewritten.warnings,
             *_warnings(plan, sites, verdict, found[0]),
-            *([obstacle] if obstacle else []),
+            *notes,
         ),
         verdict=verdict,
         latency=latency,

@@ -86,3 +86,24 @@ def test_the_list_is_not_empty_and_has_teeth():
     """A signature nobody emits must not be found, or `registered` would prove nothing."""
     assert "PackedMatMul(float, int4, float16) -> float" in registered()
     assert "PackedMatMul(float, uint4, float16) -> float" not in registered()
+
+
+PLANE_WISHES = [
+    *({"bits": bits, "symmetric": symmetric} for bits in (3, 5, 6) for symmetric in (True, False)),
+    {"codebook": "nf4"},
+]
+
+
+@pytest.mark.parametrize("dtype", CPU_FLOATS)
+@pytest.mark.parametrize("wishes", PLANE_WISHES, ids=str)
+def test_planes_and_codebooks_that_can_be_emitted_are_registered_and_run(registry, wishes, dtype):
+    """The same for what has no ONNX type: the matmul is in planes, the table stays at 8 bits."""
+    quantized = quantize(every_kind_of_site(dtype, np.int64), registry, **wishes).model.ir
+    activation = {np.float32: "float", np.float16: "float16"}[dtype]
+    signatures = emitted(quantized, activation, "int64")
+    assert any("Bits" in signature or "Codebook" in signature for signature in signatures)
+    assert signatures <= registered()
+    feeds = {"ids": np.array([0, 7, 19], np.int64)}
+    (ours,) = run(quantized, feeds, library=True)
+    (body,) = run(quantized, feeds, optimise=False)
+    assert relative_error(ours, body) < 0.03
