@@ -15,8 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-
-import onnx_ir as ir
+from typing import Any
 
 from onnxq.errors import RecipeError
 from onnxq.evidence import Evidence
@@ -29,9 +28,10 @@ from onnxq.qdq.layout import FloatNode, IntegerNode, Layout
 from onnxq.qdq.outline import integer_layout, is_convolutional
 from onnxq.qdq.ranges import decide_activations, unobserved_readers, wishes_for
 from onnxq.qdq.trained import NOTHING, Trained, TrainedWeight
-from onnxq.recipe import Recipe
-from onnxq.scheme import BITS, Granularity, Scheme
+from onnxq.recipe import Override, Recipe
+from onnxq.scheme import BITS, TABLE_BITS, Granularity, Scheme
 from onnxq.survey import MIN_ELEMENTS, Site, Skip, Survey
+from onnxq.unheeded import about_activations, about_layout, unmatched
 
 __all__ = ["Decision", "Plan", "decide", "needed_opset"]
 
@@ -153,7 +153,11 @@ def decide(
         target=recipe.target,
         decisions=tuple(sorted(decisions, key=lambda decision: order[decision.site.node])),
         skips=(*survey.skips, *skips),
-        warnings=(*_unmatched(model, recipe), *warnings, *_about_activations(activations, recipe)),
+        warnings=(
+            *unmatched(model, survey, recipe, layout),
+            *warnings,
+            *about_activations(activations, recipe, layout),
+        ),
         integers=layout.integers,
         floats=layout.floats if layout.integers else (),
         activations=activations,
@@ -181,7 +185,7 @@ class _Choice:
         if all(site.node in self.integers for site in sites):
             return "qdq"
         kind, wanted = sites[0].kind, self.recipe.format
-        if self.recipe.codebook is not None and kind == "matmul" and self.recipe.block_size != "channel":
+        if _takes_codebook(sites, self.recipe):
             return "codebook"
         if wanted not in ("auto", "qdq"):
             return wanted
@@ -221,6 +225,7 @@ def _weights(survey: Survey, choice: _Choice) -> tuple[list[Decision], list[Skip
             found, warning = _decisions(sites, name, choice)
             decisions += found
             warnings += [warning] if warning else []
+            warnings += about_layout(found[0], _override(sites, choice.recipe), choice.recipe)
     return decisions, skips, warnings
 
 
@@ -251,11 +256,8 @@ def _integer_scheme(recipe: Recipe, sites: Sequence[Site], given: TrainedWeight 
     if given is not None:
         trained_granularity: Granularity = "per_axis" if len(given.scales) > 1 else "per_tensor"
         return Scheme(bits=8, symmetric=not any(given.zero_points), granularity=trained_granularity, scale_type="FLOAT")
-    symmetric = recipe.symmetric
-    for rule in recipe.override:
-        if rule.symmetric is not None and any(re.search(rule.nodes, site.node) for site in sites):
-            symmetric = rule.symmetric
-    symmetric = symmetric is not False
+    rule = _override(sites, recipe)
+    symmetric = (recipe.symmetric if rule.symmetric is None else rule.symmetric) is not False
     granularity: Granularity = "per_axis" if recipe.per_channel and symmetric else "per_tensor"
     return Scheme(bits=8, symmetric=symmetric, granularity=granularity, scale_type="FLOAT", reduced=reduced)
 
@@ -276,12 +278,6 @@ def _origin(activations: Sequence[ActivationDecision], evidence: Evidence | None
     return ", ".join(parts)
 
 
-def _about_activations(activations: Sequence[ActivationDecision], recipe: Recipe) -> list[str]:
-    if any(decision.format.bits == 16 for decision in activations):
-        return ["16-bit activations: onnxruntime's CPU has no integer kernels for them and computes in float"]
-    return []
-
-
 def _reason_to_skip(sites: Sequence[Site], recipe: Recipe) -> str | None:
     for pattern in recipe.skip:
         for site in sites:
@@ -295,22 +291,42 @@ def _reason_to_skip(sites: Sequence[Site], recipe: Recipe) -> str | None:
     return None
 
 
-def _choose(sites: Sequence[Site], recipe: Recipe) -> tuple[Scheme, str]:
-    """Scheme and method of a weight that all `sites` read."""
-    kind = sites[0].kind
-    table = kind in ("gather", "matmul_transposed")
-    bits = recipe.table_bits if isinstance(recipe.table_bits, int) and table else recipe.bits
-    block_size, symmetric, method = recipe.block_size, recipe.symmetric, recipe.method
+def _override(sites: Sequence[Site], recipe: Recipe) -> Override:
+    """What all overrides that find one of these nodes add up to, later ones laid over earlier ones."""
+    wishes: dict[str, Any] = {}
     for rule in recipe.override:
         if any(re.search(rule.nodes, site.node) for site in sites):
-            bits = rule.bits if rule.bits is not None else bits
-            block_size = rule.block_size if rule.block_size is not None else block_size
-            symmetric = rule.symmetric if rule.symmetric is not None else symmetric
-            method = rule.method if rule.method is not None else method
+            wishes |= {key: wish for key, wish in rule if wish is not None}
+    return Override(**{"nodes": "", **wishes})
+
+
+def _takes_codebook(sites: Sequence[Site], recipe: Recipe) -> bool:
+    """Is a codebook asked for, and nothing for these nodes that only integers can give?"""
+    rule = _override(sites, recipe)
+    integers = rule.bits not in (None, 4) or rule.block_size == "channel" or rule.symmetric is False
+    other_method = rule.method not in (None, recipe.codebook)
+    return recipe.codebook is not None and sites[0].kind == "matmul" and not integers and not other_method
+
+
+def _choose(sites: Sequence[Site], recipe: Recipe) -> tuple[Scheme, str]:
+    """Scheme and method of a weight that all `sites` read."""
+    kind, rule = sites[0].kind, _override(sites, recipe)
+    table = kind in ("gather", "matmul_transposed")
+    bits = recipe.table_bits if isinstance(recipe.table_bits, int) and table else recipe.bits
+    bits = rule.bits if rule.bits is not None else bits
+    block_size = rule.block_size if rule.block_size is not None else recipe.block_size
+    symmetric = rule.symmetric if rule.symmetric is not None else recipe.symmetric
+    method = rule.method if rule.method is not None else recipe.method
+    if recipe.codebook is not None and _takes_codebook(sites, recipe):
+        assert block_size != "channel"
+        return Scheme(bits=4, symmetric=True, block_size=block_size, codebook=True), recipe.codebook
+    if method == recipe.codebook:
+        raise RecipeError(
+            f"{sites[0].op_type} '{sites[0].node}': {method} gives indices into a codebook, which only "
+            "matmul weights in blocks of 4 bits can be; take another method for it"
+        )
     if kind == "conv":  # onnxruntime unpacks it to float: only int8 per channel is worth its error
         return Scheme(bits=8, symmetric=True, granularity="per_axis"), method
-    if recipe.codebook is not None and kind == "matmul" and block_size != "channel":
-        return Scheme(bits=4, symmetric=True, block_size=block_size, codebook=True), recipe.codebook
     if symmetric is None:  # at 6 and 8 bits a zero point buys nothing; at 4 and below it buys half a bit
         symmetric = bits >= 6
     if block_size == "channel" and table:
@@ -323,7 +339,8 @@ def _choose(sites: Sequence[Site], recipe: Recipe) -> tuple[Scheme, str]:
 def _accepted(sites: Sequence[Site], scheme: Scheme, form: Plugin[Format]) -> tuple[Scheme, str | None]:
     """The scheme, or with a warning the next wider one that the format can write for all sites of a weight."""
     refusals: list[tuple[Site, str]] = []
-    for bits in (bits for bits in BITS if bits >= scheme.bits):
+    widths = TABLE_BITS if scheme.bits in TABLE_BITS else BITS  # a width of ONNX gives way to one of ONNX
+    for bits in (bits for bits in widths if bits >= scheme.bits):
         candidate = replace(scheme, bits=bits)
         with form.guarded(sites[0].node) as plugin:
             refused = [(site, why) for site in sites if (why := plugin.refuses(site, candidate)) is not None]
@@ -337,14 +354,3 @@ def _accepted(sites: Sequence[Site], scheme: Scheme, form: Plugin[Format]) -> tu
 
 def _skip(site: Site, reason: str) -> Skip:
     return Skip(site.node, site.op_type, site.weight, site.elements, site.float_bytes, reason, site.scope)
-
-
-def _unmatched(model: Model, recipe: Recipe) -> list[str]:
-    names = [node.name or "" for node in ir.traversal.RecursiveGraphIterator(model.ir.graph)]
-    wishes = [("--skip", pattern) for pattern in recipe.skip]
-    wishes += [("--override", rule.nodes) for rule in recipe.override]
-    return [
-        f"{flag} '{pattern}' matches no node with a weight; names are listed by onnxq inspect"
-        for flag, pattern in wishes
-        if not any(re.search(pattern, name) for name in names)
-    ]

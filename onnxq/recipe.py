@@ -18,9 +18,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onnxq.errors import RecipeError
 from onnxq.scheme import BITS, BLOCK_SIZES, TABLE_BITS
@@ -94,7 +94,8 @@ class Recipe(_Strict):
         target: where the model will run; decides which kernels are predicted.
         compute: what kernels may do with activations.
         skip: regular expressions; a node whose name one finds stays float.
-        override: exceptions, later ones winning.
+        override: exceptions, later ones winning; of the nodes that a codebook is for, other bits or another method make
+            integers again.
         state: of a stateful model, output name -> name of the input that it is fed back to.
         seed: of everything random (synthetic feeds).
     """
@@ -125,6 +126,24 @@ class Recipe(_Strict):
     def _skips_compile(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_checked_regex(pattern) for pattern in value)
 
+    @model_validator(mode="after")
+    def _codebook_is_alone(self) -> Self:
+        methods = [self.method, *(rule.method for rule in self.override)]
+        if self.codebook is None:
+            if "nf4" in methods:
+                raise ValueError("method nf4 gives indices into a codebook; use --codebook nf4")
+            return self
+        if self.bits != 4:
+            raise ValueError(f"codebook {self.codebook} has 4 bits, not {self.bits}; drop one of the two")
+        if self.block_size == "channel":
+            raise ValueError(f"codebook {self.codebook} goes by blocks; give a block_size of {BLOCK_SIZES[0]} or more")
+        if "method" in self.model_fields_set:
+            raise ValueError(
+                f"codebook {self.codebook} is a method of its own; drop --method {self.method}, or give it to some "
+                "nodes by --override"
+            )
+        return self
+
     @property
     def all_bits(self) -> frozenset[int]:
         """Every width that this recipe may produce."""
@@ -142,7 +161,7 @@ def recipe_from(**wishes: Any) -> Recipe:
 
 
 def recipe_from_file(path: Path, **wishes: Any) -> Recipe:
-    """A recipe from a TOML file, with other wishes (not None) laid over it.
+    """A recipe from a TOML file, with other wishes (not None) laid over it; its lists (skip, override) are added to.
 
     Raises:
         RecipeError: the file cannot be read or parsed, or holds unknown keys or bad values.
@@ -153,7 +172,11 @@ def recipe_from_file(path: Path, **wishes: Any) -> Recipe:
         raise RecipeError(f"{path}: no such file; give the path of a TOML recipe") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise RecipeError(f"{path}: not a TOML file: {error}; see docs/recipes.md for the format") from error
-    return _validated({**content, **{key: value for key, value in wishes.items() if value is not None}}, str(path))
+    given = {key: value for key, value in wishes.items() if value is not None}
+    for key in ("skip", "override"):
+        if isinstance(content.get(key), list) and key in given:
+            given[key] = (*content[key], *given[key])
+    return _validated({**content, **given}, str(path))
 
 
 def parse_override(text: str) -> Override:
@@ -189,6 +212,8 @@ def _validated(values: dict[str, Any], where: str) -> Recipe:
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     problem = error.errors()[0]
+    if not problem["loc"]:  # of the recipe as a whole
+        return problem["msg"].removeprefix("Value error, ")
     location = [str(part) for part in problem["loc"]]
     key = ".".join(part for part in location if part != "int" and not part.startswith(("function-", "literal[")))
     if problem["type"] == "extra_forbidden":

@@ -7,6 +7,7 @@ file, forgotten. Memory holds one weight at a time, whatever the size of the mod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -215,7 +216,7 @@ def _read_weight(nodes: Mapping[str, ir.Node], site: Site) -> FloatArray:
         bad = int(np.size(array) - np.isfinite(array).sum())
         raise PlanError(
             f"{site.op_type} '{site.node}': weight '{site.weight}' holds {bad} values that are NaN or infinite; "
-            f"repair the model or keep it float with --skip '{site.node}'"
+            f"repair the model or keep it float with --skip '{re.escape(site.node)}'"
         )
     array.flags.writeable = False
     return array

@@ -35,7 +35,7 @@ _RECIPE_OPTIONS = [
     click.option(
         "--codebook",
         type=click.Choice(["nf4"]),
-        help="Write matmul weights as 4-bit indices into a codebook, for onnxq's kernels.",
+        help="Write matmul weights as 4-bit indices into a codebook, for onnxq's kernels; takes no --method.",
     ),
     click.option(
         "--table-bits",
@@ -89,7 +89,7 @@ _RECIPE_OPTIONS = [
         "--recipe",
         type=FILE,
         metavar="FILE.toml",
-        help="Read all of these from a TOML file; options given here are laid over it.",
+        help="Read all of these from a TOML file; options given here are laid over it, --skip and --override added.",
     ),
     click.option("--seed", type=click.IntRange(min=0), help="Of synthetic feeds [0]."),
 ]

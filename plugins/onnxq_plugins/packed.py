@@ -44,7 +44,7 @@ class Packed:
             return f"convolution weights are packed as int8 per channel, not {scheme}"
         if scheme.bits == 2 and site.kind == "matmul" and site.n % 4:
             # onnxruntime 1.31 reads such a tensor's rows from the wrong place, without a word
-            return f"2-bit weights need N divisible by 4, this one has N={site.n}; give it bits:4 by --override"
+            return f"2-bit weights need N divisible by 4, this one has N={site.n}"
         return None
 
     def store(self, site: Site, weight: QuantizedWeight) -> StoredWeight:

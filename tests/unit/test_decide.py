@@ -119,17 +119,17 @@ def test_one_scale_per_channel_is_for_matmuls_tables_keep_blocks(registry):
     made = plan(language_model(), registry, block_size="channel")
     assert schemes(made)["/layer/up"] == "uint4 per axis"
     assert schemes(made)["/embed"] == "int8 block 32"
+    assert made.warnings == ("'/embed': tables are packed in blocks, block_size channel becomes 32",)
 
 
 @pytest.mark.parametrize("n", [46, 47])
 def test_two_bits_need_n_divisible_by_four_or_become_wider_with_a_warning(registry, n):
     made = plan(language_model(n), registry, bits=2)
     up = next(item for item in made.decisions if item.site.node == "/layer/up")
-    assert up.scheme.bits in (3, 4)
+    assert up.scheme.bits == 4
     assert schemes(made)["/layer/down"] == "uint2 block 32"  # its N is 64
     (warning,) = made.warnings
-    expected = f"'/layer/up' gets {up.scheme.bits} bits: 2-bit weights need N divisible by 4, this one has N={n}"
-    assert expected in warning
+    assert warning == f"'/layer/up' gets 4 bits: 2-bit weights need N divisible by 4, this one has N={n}"
     assert made.opset == 25
 
 
@@ -169,6 +169,37 @@ def test_wishes_that_match_nothing_are_warnings(registry):
     assert len(made.warnings) == 2
     assert "--skip 'lm_head' matches no node" in made.warnings[0]
     assert "--override 'layers' matches no node" in made.warnings[1]
+
+
+def test_patterns_that_match_only_nodes_without_weights_are_warnings(registry):
+    proto = language_model()
+    proto.graph.node.append(node("Relu", ["logits"], ["act"], name="/act"))
+    proto.graph.output.append(value("act", ["M", V]))
+    for wishes in ({"skip": ("^/act",)}, {"override": ({"nodes": "^/act", "bits": 8},)}):
+        (warning,) = plan(proto, registry, **wishes).warnings
+        assert "'^/act' matches no node with a weight, only '/act'" in warning
+
+
+def test_wishes_that_a_weight_cannot_have_are_warnings(registry):
+    wishes = {"format": "packed", "override": ({"nodes": "/conv|/up", "bits": 6},)}
+    made = plan(language_model(), registry, **wishes)
+    assert made.warnings == ("'/conv': bits:6 has no effect, convolutions take int8 per axis weights only",)
+    (warning,) = plan(language_model(), registry, calibrator="minmax", activation_signed=True).warnings
+    assert warning == "no node runs on integer codes: activation_signed, calibrator has no effect"
+
+
+def test_an_override_takes_a_node_out_of_the_codebook(registry):
+    def up(**rule):
+        made = plan(language_model(), registry, codebook="nf4", override=({"nodes": "/up", **rule},))
+        assert schemes(made)["/layer/down"] == "codebook4 block 32"
+        return schemes(made)["/layer/up"]
+
+    assert up(bits=8) == "int8 block 32"
+    assert up(method="mse") == "uint4 block 32"
+    assert up(block_size="channel") == "uint4 per axis"
+    assert up(block_size=64) == "codebook4 block 64"
+    with pytest.raises(RecipeError, match="Gather '/embed': nf4 gives indices into a codebook"):
+        plan(language_model(), registry, codebook="nf4", override=({"nodes": "/embed", "method": "nf4"},))
 
 
 def test_a_weight_that_something_else_reads_in_float_stays_float(registry):

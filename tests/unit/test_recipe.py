@@ -26,6 +26,11 @@ def test_none_means_the_default():
         ({"seed": -1}, r"seed=-1: .*greater than or equal to 0"),
         ({"skip": ("(",)}, r"skip.*is not a regular expression"),
         ({"skip": "lm_head"}, r"skip='lm_head'"),
+        ({"codebook": "nf4", "bits": 8}, r"codebook nf4 has 4 bits, not 8; drop one of the two"),
+        ({"codebook": "nf4", "block_size": "channel"}, r"codebook nf4 goes by blocks; give a block_size of 16 or more"),
+        ({"codebook": "nf4", "method": "gptq"}, r"codebook nf4 is a method of its own; drop --method gptq"),
+        ({"method": "nf4"}, r"method nf4 gives indices into a codebook; use --codebook nf4"),
+        ({"override": ({"nodes": "x", "method": "nf4"},)}, r"use --codebook nf4"),
         ({"override": ({"nodes": "x", "bit": 8},)}, r"unknown key 'override.0.bit'; did you mean 'bits'\?"),
         ({"override": ({"nodes": "x", "bits": 7},)}, r"override.0.bits=7: is not one of 2, 3, 4, 5, 6, 8"),
     ],
@@ -115,3 +120,11 @@ def test_a_missing_toml_file_is_named(tmp_path):
 def test_all_bits_are_what_the_recipe_may_produce():
     assert Recipe().all_bits == {4, 8}
     assert Recipe(table_bits="float", override=(Override(nodes="x", bits=2),)).all_bits == {2, 4}
+
+
+def test_lists_of_a_file_are_added_to_so_that_the_command_line_wins(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('skip = ["a"]\n[[override]]\nnodes = "x"\nbits = 8\n', encoding="utf8")
+    recipe = recipe_from_file(path, skip=("b",), override=(Override(nodes="x", bits=4),))
+    assert recipe.skip == ("a", "b")
+    assert [rule.bits for rule in recipe.override] == [8, 4]

@@ -128,6 +128,15 @@ def test_a_weight_that_is_not_finite_is_named_with_the_way_round_it(registry, ba
     assert op_types(quantize(matmul_model(weight), registry, skip=("/fc",)).model.ir) == ["MatMul"]
 
 
+def test_the_way_round_a_broken_weight_is_a_pattern_that_finds_it(registry):
+    proto = matmul_model(np.full((K, N), np.nan))
+    proto.graph.node[0].name = "/a(b)[0]/MatMul"
+    with pytest.raises(PlanError) as caught:
+        quantize(proto, registry)
+    pattern = str(caught.value).rpartition("--skip ")[2].strip("'")
+    assert op_types(quantize(proto, registry, skip=(pattern,)).model.ir) == ["MatMul"]
+
+
 def test_the_reported_sqnr_is_that_of_the_dequantized_weight(registry):
     weight = RNG.standard_normal((K, N)).astype(np.float32)
     reported = quantize(matmul_model(weight), registry, bits=8, symmetric=True)
