@@ -174,7 +174,7 @@ def recipe_from_file(path: Path, **wishes: Any) -> Recipe:
         raise RecipeError(f"{path}: not a TOML file: {error}; see docs/recipes.md for the format") from error
     given = {key: value for key, value in wishes.items() if value is not None}
     for key in ("skip", "override"):
-        if isinstance(content.get(key), list) and key in given:
+        if isinstance(content.get(key), list) and isinstance(given.get(key), list | tuple):
             given[key] = (*content[key], *given[key])
     return _validated({**content, **given}, str(path))
 

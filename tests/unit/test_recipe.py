@@ -2,6 +2,7 @@
 
 import pytest
 
+from onnxq import api
 from onnxq.errors import RecipeError
 from onnxq.recipe import Override, Recipe, parse_override, recipe_from, recipe_from_file
 
@@ -128,3 +129,10 @@ def test_lists_of_a_file_are_added_to_so_that_the_command_line_wins(tmp_path):
     recipe = recipe_from_file(path, skip=("b",), override=(Override(nodes="x", bits=4),))
     assert recipe.skip == ("a", "b")
     assert [rule.bits for rule in recipe.override] == [8, 4]
+
+
+def test_wishes_over_a_recipe_do_not_make_its_defaults_wishes():
+    """Asking for a method is a wish (integer kernels follow it, a codebook refuses it); not asking is none."""
+    laid = api._recipe(Recipe(codebook="nf4"), {"seed": 1})
+    assert (laid.codebook, laid.seed) == ("nf4", 1)
+    assert "method" not in laid.model_fields_set
