@@ -11,20 +11,19 @@ from importlib import metadata
 from itertools import islice
 from pathlib import Path
 
-import onnx_ir as ir
-
 from onnxq.batches import calibration_batches, feeds_for
 from onnxq.bench import Latency, Slower, measure_latency, slower_nodes
 from onnxq.calibration import calibrate
 from onnxq.decide import Decision, Plan, decide, needed_opset
 from onnxq.equivalence import normalisation_changes
-from onnxq.errors import InstallationError, OutputError, RecipeError
+from onnxq.errors import InstallationError, OutputError, RecipeError, SessionError
 from onnxq.evidence import Evidence, Wish
 from onnxq.kernels import FOLDED, kernels_found
 from onnxq.library import library_path
 from onnxq.model import Model, load
 from onnxq.moments import MomentSource, moments_needed
 from onnxq.normalise import normalise
+from onnxq.obstacles import size_on_disk, too_large, unmeasurable
 from onnxq.output import ModelWriter, write_text
 from onnxq.plugin.parameters import check_calibrator
 from onnxq.plugin.registry import Registry, load_registry
@@ -78,7 +77,7 @@ def convert(
         report: a .json file to write the report to.
         bench: measure latency too.
         max_ram: memory that running both models may take, e.g. "8GB"; if float plus packed size exceeds it,
-            verification, kernel check and latency are left out, and the report says so. No limit when None.
+            verification, kernel check and latency are left out, and the report says so (see onnxq.obstacles).
         overwrite: allow replacing an existing output.
         progress: told what is going on.
     Raises:
@@ -100,23 +99,26 @@ def convert(
             survey = survey_model(normalised)
         with clock.stage("calibrate"):
             wishes = _wishes(normalised, survey, recipe, registry, trained)
+            unfed = unmeasurable(loaded, data, recipe, limit=ram_limit)
             seen = _evidence(normalised, wishes, recipe, registry, data=data, evidence=evidence, progress=progress)
         with clock.stage("decide"):
             plan = decide(normalised, survey, recipe, registry, seen, trained=trained)
         with clock.stage("quantize"):
             rewritten = _rewrite(normalised, plan, registry, writer, recipe=recipe, data=data, progress=progress)
             written = writer.write(rewritten.model.ir)
-        obstacle = _obstacle(model, written, ram_limit)
-        with clock.stage("verify"):
-            verdict = _verify(loaded, written, data, recipe, progress) if obstacle is None else None
-            changes = _changes(loaded, normalised, data, recipe) if obstacle is None and not trained else []
-        with clock.stage("kernels"):
-            found = _kernels(written, plan, loaded, progress) if obstacle is None else ({}, {})
-        latency: dict[str, Latency] = {}
-        slower: tuple[Slower, ...] = ()
-        if bench and obstacle is None:
-            with clock.stage("bench"):
-                latency, slower = _bench(loaded, written, data, recipe, plan, progress)
+        heavy = too_large(model, written, ram_limit)
+        obstacle = heavy or unfed
+        with _under_final_name(written, output):
+            with clock.stage("verify"):
+                verdict = _verify(loaded, written, data, recipe, progress) if obstacle is None else None
+                changes = _changes(loaded, normalised, data, recipe) if obstacle is None and not trained else []
+            with clock.stage("kernels"):
+                found = _kernels(written, plan, loaded, progress) if heavy is None else ({}, {})
+            latency: dict[str, Latency] = {}
+            slower: tuple[Slower, ...] = ()
+            if bench and obstacle is None:
+                with clock.stage("bench"):
+                    latency, slower = _bench(loaded, written, data, recipe, plan, progress)
         files = writer.commit()
     result = _report(
         model,
@@ -150,11 +152,22 @@ def _check_paths(model: Path, output: Path, report: Path | None) -> None:
         raise OutputError(f"{output}: is the input itself; give another name with -o")
     if output.suffix != ".onnx":
         raise OutputError(f"{output}: the output's name must end in .onnx; e.g. -o {output.name}.onnx")
+    if report is not None and report.is_dir():
+        raise OutputError(f"{report}: is a folder; give the name of a file with --report")
     if report is not None and report.suffix != ".json":
         raise OutputError(f"{report}: reports are written as .json; e.g. --report {report.stem}.json")
     for path in (output, report):
         if path is not None and not path.absolute().parent.is_dir():
             raise OutputError(f"{path}: its folder does not exist; create {path.absolute().parent} first")
+
+
+@contextmanager
+def _under_final_name(written: Path, output: Path) -> Iterator[None]:
+    """Errors name the file by the name that the user gave, not by the hidden one it still has."""
+    try:
+        yield
+    except SessionError as error:
+        raise SessionError(str(error).replace(str(written), str(output))) from error
 
 
 class _Clock:
@@ -238,19 +251,6 @@ def _rewrite(
     progress.stage("quantizing", weights)
     with MomentSource(model, needs, batches, options=options, state=recipe.state) as source:
         return rewrite(model, plan, registry, sink=writer.store, evidence_of=source.evidence, on_weight=on_weight)
-
-
-def _obstacle(model: Path, written: Path, limit: int | None) -> str | None:
-    """Why both models cannot be run here; None when they can."""
-    if limit is None:
-        return None
-    needed = _size_on_disk(model) + _size_on_disk(written)
-    if needed <= limit:
-        return None
-    return (
-        f"not measured: both models take {needed / 1e9:.2f} GB and --max-ram allows {limit / 1e9:.2f} GB; "
-        "run onnxq verify where there is more memory"
-    )
 
 
 def _verify(model: Model, written: Path, data: str | None, recipe: Recipe, progress: Progress) -> Verdict:
@@ -362,7 +362,7 @@ def _report(
         recipe=recipe,
         versions={name: metadata.version(name) for name in ("onnxq", "onnx", "onnx-ir", "numpy")}
         | {"onnxruntime": check_installation()},
-        float_bytes=_size_on_disk(model),
+        float_bytes=size_on_disk(model),
         output_bytes=sum(path.stat().st_size for path in files),
         quantized_weights=weights,
         file_bits_per_weight=8 * sum(site.stored_bytes for site in owners) / weights if weights else 0.0,
@@ -414,15 +414,6 @@ def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict | None, 
     if verdict is not None and not verdict.finite:
         warnings.append("an output became NaN or infinite; keep the worst layers float with --skip")
     return warnings
-
-
-def _size_on_disk(path: Path) -> int:
-    model = ir.load(path)
-    files = {path.absolute()}
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            files.add(Path(value.const_value.path).absolute())
-    return sum(file.stat().st_size for file in files)
 
 
 def _peak_bytes() -> int:

@@ -117,8 +117,14 @@ class ConvertReport:
 
 
 def as_json(report: Any) -> str:
-    """Any report value as JSON; infinities become the strings "inf" and "-inf", since JSON has no number for them."""
-    return json.dumps(_plain(report), indent=1, ensure_ascii=False) + "\n"
+    """Any report value as JSON, that of a conversion with `passed`.
+
+    What JSON has no number for becomes a string: "inf", "-inf", and "nan" where nothing could be measured.
+    """
+    plain = _plain(report)
+    if isinstance(report, ConvertReport):
+        plain["passed"] = report.passed
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

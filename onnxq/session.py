@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import external_data_helper
 
 from onnxq.errors import InstallationError, SessionError
 from onnxq.library import library_path
@@ -79,7 +81,8 @@ class Session:
 
     def __init__(self, path: Path, options: SessionOptions, *, extra_outputs: Sequence[str] = ()) -> None:
         if extra_outputs:
-            self._open(_with_outputs(path, extra_outputs), options, path, path.parent.absolute())
+            proto, base = _with_outputs(path, extra_outputs)
+            self._open(proto, options, path, base)
         else:
             self._open(str(path), options, path, None)
 
@@ -113,6 +116,11 @@ class Session:
     def inputs(self) -> tuple[InputSpec, ...]:
         """What the model wants to be fed; optional inputs with defaults left out."""
         return tuple(_input_spec(item) for item in self._session.get_inputs())
+
+    @property
+    def unfed(self) -> tuple[tuple[str, str], ...]:
+        """Name and type of each input that no array can be given for."""
+        return tuple((item.name, item.type) for item in self._session.get_inputs() if _dtype(item) is None)
 
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Run one batch.
@@ -215,19 +223,32 @@ def _settings(options: SessionOptions) -> Any:
     return settings
 
 
-def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
-    """The model file with more graph outputs; external data stays where it is."""
+def _with_outputs(path: Path, names: Sequence[str]) -> tuple[bytes, Path]:
+    """The model file with more graph outputs, and the folder that its external data, left in place, is relative to."""
     proto = onnx.load(path, load_external_data=False)
     known = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    return bytes(proto.SerializeToString())
+    base = path.parent.absolute()
+    if path.is_symlink():  # as in a download cache: from memory, onnxruntime refuses links that leave the base
+        folder, base = base, path.resolve().parent
+        for tensor in external_data_helper._get_all_tensors(proto):
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = os.path.relpath((folder / entry.value).resolve(), base)
+    return bytes(proto.SerializeToString()), base
+
+
+def _dtype(item: Any) -> str | None:
+    return _NUMPY_TYPES.get(str(item.type).removeprefix("tensor(").removesuffix(")"))
 
 
 def _input_spec(item: Any) -> InputSpec:
-    kind = str(item.type).removeprefix("tensor(").removesuffix(")")
-    dtype = _NUMPY_TYPES.get(kind)
+    dtype = _dtype(item)
     if dtype is None:
-        raise SessionError(f"input '{item.name}' has type {item.type}, which cannot be fed from numpy")
+        raise SessionError(
+            f"input '{item.name}' has type {item.type}, which cannot be fed from numpy; "
+            "such a model can be converted without calibration (--format packed), not run here"
+        )
     return InputSpec(item.name, np.dtype(dtype), tuple(item.shape))
 
 

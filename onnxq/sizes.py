@@ -6,7 +6,7 @@ import re
 
 from onnxq.errors import RecipeError
 
-__all__ = ["parse_size"]
+__all__ = ["parse_size", "size_text"]
 
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -21,3 +21,12 @@ def parse_size(text: str) -> int:
     if match is None or match[2] not in _FACTORS:
         raise RecipeError(f"size '{text}' is not a number with a unit; e.g. 8GB or 512MiB")
     return int(float(match[1]) * _FACTORS[match[2]])
+
+
+def size_text(count: float) -> str:
+    """Bytes as people read them: `512 B`, `1.5 kB`, `8.00 GB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"

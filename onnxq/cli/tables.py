@@ -13,6 +13,7 @@ from rich.table import Table
 from onnxq.damage import Damage
 from onnxq.decide import Plan
 from onnxq.report import ConvertReport, SiteReport
+from onnxq.sizes import size_text
 from onnxq.survey import Skip
 from onnxq.verification import Verdict
 
@@ -36,7 +37,7 @@ def print_report(report: ConvertReport) -> None:
     console.print()
     ratio = report.output_bytes / report.float_bytes
     console.print(
-        f"[bold]size[/]  {_size(report.float_bytes)} -> {_size(report.output_bytes)} ({ratio:.1%})   "
+        f"[bold]size[/]  {size_text(report.float_bytes)} -> {size_text(report.output_bytes)} ({ratio:.1%})   "
         f"quantized weights: {report.file_bits_per_weight:.2f} bits each in the file, "
         f"{report.resident_bits_per_weight:.2f} resident in stock onnxruntime",
         highlight=False,
@@ -46,7 +47,9 @@ def print_report(report: ConvertReport) -> None:
         console.print(f"[bold]kernels[/]  {_kernel_summary(report)}", highlight=False, soft_wrap=True)
     _print_latency(console, report)
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())
-    console.print(f"[bold]time[/]  {stages}; peak memory {_size(report.peak_bytes)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"[bold]time[/]  {stages}; peak memory {size_text(report.peak_bytes)}", highlight=False, soft_wrap=True
+    )
     for warning in report.warnings:
         console.print(f"[yellow]warning[/]  {escape(warning)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]wrote[/]  {escape(', '.join(report.files))}", highlight=False, soft_wrap=True)
@@ -73,9 +76,9 @@ def print_plan(model: Path, plan: Plan) -> None:
         by_op[site.op_type] += site.float_bytes
     console.print()
     total = sum(by_op.values())
-    parts = ", ".join(f"{op} {_size(size)}" for op, size in by_op.most_common())
+    parts = ", ".join(f"{op} {size_text(size)}" for op, size in by_op.most_common())
     console.print(
-        f"{len(plan.decisions)} nodes of {escape(str(model))} can be quantized, {_size(total)} of weights: {parts}",
+        f"{len(plan.decisions)} nodes of {escape(str(model))} can be quantized, {size_text(total)} of weights: {parts}",
         highlight=False,
         soft_wrap=True,
     )
@@ -167,7 +170,7 @@ def _print_skips(console: Console, skips: Sequence[Skip]) -> None:
     table = Table("stayed float", "nodes", "bytes", "because", box=None, pad_edge=False)
     for (op_type, reason), members in groups.items():
         name = members[0].node if len(members) == 1 else op_type
-        table.add_row(escape(name), str(len(members)), _size(sum(skip.bytes for skip in members)), escape(reason))
+        table.add_row(escape(name), str(len(members)), size_text(sum(skip.bytes for skip in members)), escape(reason))
     console.print(table)
 
 
@@ -221,11 +224,3 @@ def _worst(layers: Mapping[str, Damage]) -> list[tuple[str, Damage]]:
 
 def _db(value: float) -> str:
     return "exact" if value == float("inf") else f"{value:.1f}"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"

@@ -3,7 +3,7 @@
 import pytest
 
 from onnxq.errors import RecipeError
-from onnxq.sizes import parse_size
+from onnxq.sizes import parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,10 @@ def test_sizes(text, expected):
 def test_anything_else_is_refused_with_an_example(text):
     with pytest.raises(RecipeError, match=r"8GB or 512MiB"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e6, "2.5 MB"), (8e9, "8.00 GB")]
+)
+def test_sizes_are_written_with_the_unit_that_fits(count, expected):
+    assert size_text(count) == expected
