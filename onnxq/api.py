@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ def convert(
     model: PathLike,
     output: PathLike | None = None,
     *,
-    data: str | None = None,
+    data: PathLike | None = None,
     evidence: PathLike | None = None,
-    recipe: PathLike | Recipe | None = None,
+    recipe: PathLike | Recipe | Mapping[str, Any] | None = None,
     custom_op_libraries: Sequence[PathLike] = (),
     report: PathLike | None = None,
     bench: bool = False,
@@ -44,7 +44,7 @@ def convert(
         output: default `NAME.onnxq.onnx` beside the model.
         data: batches to calibrate and verify on; synthetic ones when None.
         evidence: ranges of activations from `onnxq calibrate`, instead of calibrating here.
-        recipe: a TOML file or a Recipe; `wishes` are laid over it.
+        recipe: a TOML file, a Recipe or a mapping of its fields; `wishes` are laid over it.
         custom_op_libraries: libraries for the model's custom operators.
         report: a .json file for the full report.
         bench: measure latency.
@@ -52,7 +52,8 @@ def convert(
         overwrite: allow replacing an existing output.
         **wishes: fields of Recipe: format, bits, block_size, symmetric, table_bits, method, activation_bits,
             activation_signed, activation_symmetric, per_channel, calibrator, reduce_range, integer_nodes, target,
-            compute, skip, override (as `REGEX=key:value` strings or Override values), state, seed.
+            compute, skip, override (as `REGEX=key:value` strings or Override values), state, seed. One skip or override
+            may stand alone.
     Raises:
         OnnxqError: with what, where and what to do next; nothing is written then.
     """
@@ -60,7 +61,7 @@ def convert(
         Path(model),
         None if output is None else Path(output),
         recipe=_recipe(recipe, wishes),
-        data=data,
+        data=_data(data),
         evidence=None if evidence is None else Path(evidence),
         custom_op_libraries=[Path(library) for library in custom_op_libraries],
         report=None if report is None else Path(report),
@@ -73,7 +74,7 @@ def convert(
 def inspect(
     model: PathLike,
     *,
-    recipe: PathLike | Recipe | None = None,
+    recipe: PathLike | Recipe | Mapping[str, Any] | None = None,
     custom_op_libraries: Sequence[PathLike] = (),
     **wishes: Any,
 ) -> Plan:
@@ -86,7 +87,7 @@ def verify(
     reference: PathLike,
     quantized: PathLike,
     *,
-    data: str | None = None,
+    data: PathLike | None = None,
     custom_op_libraries: Sequence[PathLike] = (),
     use_library: bool = False,
     seed: int = 0,
@@ -106,14 +107,32 @@ def verify(
     with runnable_pair(Path(reference), Path(quantized)) as (float_path, quantized_path, note):
         model = load(float_path, custom_op_libraries=libraries)
         options = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=use_library)
-        feeds, _, description = feeds_for(model, data, seed=seed, options=options)
+        feeds, _, description = feeds_for(model, _data(data), seed=seed, options=options)
         return verify_files(float_path, quantized_path, feeds, data=description + note, options=options)
 
 
-def _recipe(recipe: PathLike | Recipe | None, wishes: dict[str, Any]) -> Recipe:
-    override = wishes.get("override")
-    if override:
-        wishes["override"] = tuple(rule if isinstance(rule, Override) else parse_override(rule) for rule in override)
+def _data(data: PathLike | None) -> str | None:
+    return None if data is None else os.fspath(data)
+
+
+def _recipe(recipe: PathLike | Recipe | Mapping[str, Any] | None, wishes: Mapping[str, Any]) -> Recipe:
+    wishes = _spelled_out(wishes)
     if isinstance(recipe, Recipe):
-        return recipe_from(**{**recipe.model_dump(), **wishes})
+        return recipe_from(**{**recipe.model_dump(exclude_unset=True), **wishes})
+    if isinstance(recipe, Mapping):
+        return recipe_from(**{**_spelled_out(recipe), **wishes})
     return recipe_from(**wishes) if recipe is None else recipe_from_file(Path(recipe), **wishes)
+
+
+def _spelled_out(wishes: Mapping[str, Any]) -> dict[str, Any]:
+    """Wishes with one skip or override made a tuple, and overrides parsed where they are text.
+
+    What is neither text nor an Override is left for the recipe to check or refuse.
+    """
+    result = {str(key): value for key, value in wishes.items() if value is not None}
+    for key in ("skip", "override"):
+        if isinstance(result.get(key), (str, Override)):
+            result[key] = (result[key],)
+    if isinstance(rules := result.get("override"), Sequence):
+        result["override"] = tuple(parse_override(rule) if isinstance(rule, str) else rule for rule in rules)
+    return result

@@ -5,7 +5,9 @@ Exit codes: 0 fine, 1 error, 2 usage (including a recipe that cannot be), 3 veri
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 
 import click
 
@@ -17,6 +19,9 @@ from onnxq.cli.verify import verify
 from onnxq.errors import OnnxqError, RecipeError
 
 __all__ = ["main", "onnxq"]
+
+_TRACE = "ONNXQ_TRACEBACK"
+"""Environment variable that asks for the trace of an internal error."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -54,3 +59,13 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted; nothing was written. Run the same command to start again.", err=True)
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001  # a bug of ours: one line for the user, the trace on request
+        if os.environ.get(_TRACE):
+            traceback.print_exc()
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        click.echo(
+            f"Error: internal error: {reason}; this is a bug in onnxq, please report it with the model "
+            f"({_TRACE}=1 shows the trace)",
+            err=True,
+        )
+        sys.exit(1)

@@ -163,6 +163,7 @@ PLACES = {
     "a file as folder": ("other.onnx/out.onnx", [], "other.onnx"),
     "no .onnx": ("out.bin", [], "must end in .onnx"),
     "a report that is no .json": ("out.onnx", ["--report", "report.html2"], ".json"),
+    "a report that is a folder": ("out.onnx", ["--report", "report.json"], "report.json: is a folder"),
     "a report in a folder that does not exist": ("out.onnx", ["--report", "nowhere/report.json"], "does not exist"),
 }
 
@@ -173,6 +174,7 @@ def test_an_output_that_cannot_be(tmp_path, monkeypatch, output, options, messag
     saved(tmp_path)
     (tmp_path / "inner").mkdir()
     (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "report.json").mkdir()
     (tmp_path / "other.onnx").write_text("precious")
     (tmp_path / "link.onnx").symlink_to("model.onnx")
     before = listing(tmp_path)
@@ -205,11 +207,33 @@ def test_errors_of_the_installed_command_are_the_same(tmp_path):
     assert done.out == ""
 
 
+@pytest.mark.parametrize("trace", [False, True])
+def test_a_bug_of_ours_is_one_line_and_the_trace_comes_on_request(tmp_path, monkeypatch, trace):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr("onnxq.pipeline.inspect_model", broken)
+    if trace:
+        monkeypatch.setenv("ONNXQ_TRACEBACK", "1")
+    done = onnxq("inspect", saved(tmp_path))
+    assert done.code == 1
+    last = done.err.splitlines()[-1]
+    assert last.startswith("Error: internal error: ZeroDivisionError: first line second line; this is a bug in onnxq")
+    assert ("Traceback" in done.err) == trace
+
+
 WAITING_DATA = """
 import pathlib, time
 import numpy as np
 
+calls = 0
+
 def batches():
+    global calls
+    calls += 1
+    if calls == 1:  # before anything is quantized
+        yield {"X": np.zeros((1, 75), np.float32)}
+        return
     pathlib.Path("reading").touch()
     time.sleep(60)
     yield {"X": np.zeros((1, 75), np.float32)}
