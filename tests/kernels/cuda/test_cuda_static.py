@@ -20,8 +20,8 @@ def measured(request):
     """Kernels of the cases that were selected, compiled two at a time."""
     from concurrent.futures import ThreadPoolExecutor
 
-    wanted = [i.callspec.params["case"] for i in request.session.items
-              if hasattr(i, "callspec") and "case" in i.callspec.params]  # fmt: skip
+    selected = (item for item in request.session.items if item.path == request.path and hasattr(item, "callspec"))
+    wanted = list(dict.fromkeys(item.callspec.params["case"] for item in selected if "case" in item.callspec.params))
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(wanted, pool.map(lambda c: static_report.measure(*c), wanted), strict=True))
 
