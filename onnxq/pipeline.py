@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 
@@ -18,12 +15,12 @@ from onnxq.decide import Decision, Plan, decide, needed_opset
 from onnxq.equivalence import normalisation_changes
 from onnxq.errors import InstallationError, OutputError, RecipeError, SessionError
 from onnxq.evidence import Evidence, Wish
-from onnxq.kernels import FOLDED, kernels_found
+from onnxq.kernels import kernels_found
 from onnxq.library import library_path
 from onnxq.model import Model, load
 from onnxq.moments import MomentSource, moments_needed
 from onnxq.normalise import normalise
-from onnxq.obstacles import size_on_disk, too_large, unmeasurable
+from onnxq.obstacles import too_large, unmeasurable
 from onnxq.output import ModelWriter, write_text
 from onnxq.plugin.parameters import check_calibrator
 from onnxq.plugin.registry import Registry, load_registry
@@ -32,10 +29,11 @@ from onnxq.qdq.outline import integer_layout
 from onnxq.qdq.ranges import wishes_for
 from onnxq.qdq.trained import Trained, lift_trained
 from onnxq.recipe import Recipe
-from onnxq.report import ConvertReport, IntegerReport, SiteReport, as_json
+from onnxq.report import ConvertReport, as_json
 from onnxq.rewrite import Rewritten, rewrite
 from onnxq.session import Session, SessionOptions, check_installation
 from onnxq.sizes import parse_size
+from onnxq.summary import summarise
 from onnxq.survey import Survey, survey_model
 from onnxq.upcast import needs_upcast, runnable_pair
 from onnxq.verification import Verdict, verify_files
@@ -120,7 +118,7 @@ def convert(
                 with clock.stage("bench"):
                     latency, slower = _bench(loaded, written, data, recipe, plan, progress)
         files = writer.commit()
-    result = _report(
+    result = summarise(
         model,
         files,
         recipe,
@@ -325,98 +323,3 @@ def _has_library() -> bool:
     except InstallationError:
         return False
     return True
-
-
-def _report(
-    model: Path,
-    files: Sequence[Path],
-    recipe: Recipe,
-    *,
-    plan: Plan,
-    rewritten: Rewritten,
-    verdict: Verdict | None,
-    found: tuple[Mapping[str, str], Mapping[str, str]],
-    latency: Mapping[str, Latency],
-    slower: Sequence[Slower],
-    seconds: Mapping[str, float],
-    notes: Sequence[str],
-) -> ConvertReport:
-    sites = tuple(
-        SiteReport(
-            decision=decision,
-            weight_sqnr_db=rewritten.weight_sqnr[decision.site.node],
-            stored_bytes=rewritten.stored_bytes[decision.site.node],
-            damage=verdict.layers.get(decision.site.node) if verdict else None,
-            found=found[0].get(decision.site.node),
-            found_with_library=found[1].get(decision.site.node),
-        )
-        for decision in rewritten.decisions
-    )
-    owners = [site for site in sites if site.stored_bytes]
-    weights = sum(site.decision.site.elements for site in owners)
-    resident = sum(site.decision.resident_bits * site.decision.site.elements for site in sites)
-    return ConvertReport(
-        model=str(model),
-        output=str(files[0]),
-        files=tuple(map(str, files)),
-        recipe=recipe,
-        versions={name: metadata.version(name) for name in ("onnxq", "onnx", "onnx-ir", "numpy")}
-        | {"onnxruntime": check_installation()},
-        float_bytes=size_on_disk(model),
-        output_bytes=sum(path.stat().st_size for path in files),
-        quantized_weights=weights,
-        file_bits_per_weight=8 * sum(site.stored_bytes for site in owners) / weights if weights else 0.0,
-        resident_bits_per_weight=resident / weights if weights else 0.0,
-        sites=sites,
-        integers=tuple(
-            IntegerReport(integer, found[0].get(integer.node), verdict.layers.get(integer.node) if verdict else None)
-            for integer in plan.integers
-        ),
-        floats=plan.floats,
-        activations=plan.activations,
-        calibration=plan.calibration,
-        reduce_range=plan.reduce_range,
-        skips=plan.skips,
-        warnings=(
-            *plan.warnings,
-            *rewritten.warnings,
-            *_warnings(plan, sites, verdict, found[0]),
-            *notes,
-        ),
-        verdict=verdict,
-        latency=latency,
-        slower=tuple(slower),
-        seconds=seconds,
-        peak_bytes=_peak_bytes(),
-    )
-
-
-def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict | None, found: Mapping[str, str]) -> list[str]:
-    warnings = []
-    for site in sites:
-        if site.found is not None and site.found != site.decision.kernel:
-            warnings.append(
-                f"'{site.decision.site.node}' was expected to run as {site.decision.kernel} in stock onnxruntime, "
-                f"but runs as {site.found}"
-            )
-    named = {site.decision.site.node for site in sites}
-    for integer in plan.integers:
-        seen = found.get(integer.node)
-        moves = integer.kernel == integer.op_type
-        if seen not in (None, integer.kernel) and integer.node not in named and not (moves and seen == FOLDED):
-            warnings.append(
-                f"'{integer.node}' was expected to run as {integer.kernel} in stock onnxruntime, but runs as {seen}"
-            )
-    if not sites:
-        warnings.append("nothing was quantized; the reasons are listed under what stayed float")
-    if plan.target == "cuda":
-        warnings.append("kernels for CUDA are predicted, not checked: this machine ran the model on its CPU")
-    if verdict is not None and not verdict.finite:
-        warnings.append("an output became NaN or infinite; keep the worst layers float with --skip")
-    return warnings
-
-
-def _peak_bytes() -> int:
-    """Highest resident size of this process (getrusage counts KiB on Linux, bytes on macOS)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
