@@ -111,6 +111,8 @@ class ModelWriter:
                 if id(tensor) not in kept:
                     kept[id(tensor)] = self.store(tensor, value.name or "")
                 value.const_value = kept[id(tensor)]
+            elif isinstance(tensor, ir.ExternalTensor):  # small, but in a file that stays behind
+                value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
         with _reported(self._final):
             if self._data is not None:
                 self._data.close()

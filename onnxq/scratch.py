@@ -80,7 +80,9 @@ def scratch_copy(model: Model) -> Iterator[Scratch]:
             for value in all_initializers(graph):
                 tensor = value.const_value
                 assert tensor is not None
-                if tensor.nbytes < _INLINE_BELOW:
+                if tensor.nbytes < _INLINE_BELOW or tensor.dtype == ir.DataType.STRING:  # strings have no other form
+                    if isinstance(tensor, ir.ExternalTensor):  # its location is not relative to `base`
+                        value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
                     continue
                 if id(tensor) not in placed:
                     offset, path = 0, derived

@@ -74,6 +74,28 @@ def test_strings_are_fed_and_invented(tmp_path):
         assert list(report.verdict.outputs) == ["y"]
 
 
+def test_a_table_of_many_strings_is_kept(tmp_path):
+    nodes = [FC, node("Gather", ["words", "i"], ["said"])]
+    index, said = value("i", ["S"], np.int64), helper.make_tensor_value_info("said", TensorProto.STRING, ["S"])
+    main = graph(nodes, [X, index], [Y, said], {"w": WEIGHT})
+    main.initializer.append(helper.make_tensor("words", TensorProto.STRING, [3000], [b"word"] * 3000))
+    onnxq.convert(saved(tmp_path, model(main)), tmp_path / "out.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
+    assert session.run(["said"], {"x": np.ones((1, 64), np.float32), "i": np.array([2999])})[0].tolist() == ["word"]
+
+
+def test_small_external_tensors_come_along(tmp_path):
+    add = node("Add", ["y", "b"], ["z"])
+    weights = {"w": WEIGHT, "b": np.ones(48, np.float32)}
+    proto = model(graph([FC, add], [X], [value("z", ["M", 48])], weights))
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "model.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="data", size_threshold=0)
+    onnxq.convert(path, tmp_path / "out.onnx", format="qdq")
+    (path.parent / "data").unlink()
+    onnxruntime.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
+
+
 def test_an_error_names_the_output_by_its_final_name(tmp_path, monkeypatch):
     def refuse(reference, quantized, feeds, **options):
         raise SessionError(f"{quantized}: onnxruntime cannot load it: Load model from {quantized} failed")
