@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import external_data_helper
 
 from onnxq.errors import InstallationError, SessionError
 from onnxq.library import library_path
@@ -231,11 +230,20 @@ def _with_outputs(path: Path, names: Sequence[str]) -> tuple[bytes, Path]:
     base = path.parent.absolute()
     if path.is_symlink():  # as in a download cache: from memory, onnxruntime refuses links that leave the base
         folder, base = base, path.resolve().parent
-        for tensor in external_data_helper._get_all_tensors(proto):
+        for tensor in _initializers(proto.graph):
             for entry in tensor.external_data:
                 if entry.key == "location":
                     entry.value = os.path.relpath((folder / entry.value).resolve(), base)
     return bytes(proto.SerializeToString()), base
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Those of a graph and of the bodies of its nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in [attribute.g, *attribute.graphs]:
+                yield from _initializers(body)
 
 
 def _dtype(item: Any) -> str | None:
