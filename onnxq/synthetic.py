@@ -5,7 +5,7 @@ where the graph can use them:
 
 1. indices of a Gather over a constant table stay below its size;
 2. a value that is compared (Equal) with constants is one of them, as in a sample-rate switch;
-3. masks are ones; other integers are 0 or 1.
+3. masks are ones; other integers are 0 or 1; a single boolean is true and false in turn.
 
 Floats are standard normal, strings are "a". Which size an open dim may have, only running the model tells: sizes are
 tried in turn.
@@ -56,8 +56,8 @@ def synthetic_feeds(graph: ir.Graph, session: Session, *, count: int, seed: int)
     for sizes in _candidates(specs):
         rng = np.random.default_rng(seed)
         feeds: list[Feed] = [
-            {spec.name: _array(spec, sizes, values.get(spec.name, _Values()), rng) for spec in specs}
-            for _ in range(count)
+            {spec.name: _array(spec, sizes, values.get(spec.name, _Values()), rng, index) for spec in specs}
+            for index in range(count)
         ]
         try:
             session.run(feeds[0], session.outputs[:1])
@@ -108,13 +108,18 @@ def _size(spec: InputSpec, axis: int, sizes: Mapping[tuple[str, int] | str, int]
 
 
 def _array(
-    spec: InputSpec, sizes: Mapping[tuple[str, int] | str, int], values: _Values, rng: np.random.Generator
+    spec: InputSpec,
+    sizes: Mapping[tuple[str, int] | str, int],
+    values: _Values,
+    rng: np.random.Generator,
+    index: int,
 ) -> npt.NDArray[Any]:
     shape = tuple(_size(spec, axis, sizes) for axis in range(len(spec.shape)))
     if spec.dtype.kind == "f":
         return np.asarray(rng.standard_normal(shape), dtype=spec.dtype)
     if spec.dtype.kind == "b":
-        return np.ones(shape, np.bool_)
+        # a single one is a switch, e.g. of an If: both its sides are to be seen; many are a mask
+        return np.full(shape, index % 2 == 0 or np.prod(shape) > 1)
     if spec.dtype.kind == "U":
         return np.full(shape, "a")
     if spec.dtype.kind not in "iu":

@@ -104,3 +104,9 @@ def test_feeds_differ_in_values_follow_the_seed_and_agree_in_shape():
     assert (one["x"] != two["x"]).all()
     again = synthetic_feeds(main_graph(), stand, count=2, seed=3)
     np.testing.assert_array_equal(again[1]["x"], two["x"])
+
+
+def test_a_switch_is_seen_on_both_sides_and_a_boolean_mask_stays_open():
+    feeds = synthetic_feeds(main_graph(), Stand([spec("c", "bool"), spec("mask", "bool", 2, 6)]), count=2, seed=0)
+    assert [bool(feed["c"]) for feed in feeds] == [True, False]
+    assert all(feed["mask"].all() for feed in feeds)
