@@ -21,6 +21,10 @@ from onnxq.verification import Verdict
 __all__ = ["summarise"]
 
 
+_TOO_SMALL_TO_SHRINK = 1 << 20
+"""In a model below 1 MiB the nodes that quantizing adds may well weigh more than the weights that it shrinks."""
+
+
 def summarise(
     model: Path,
     files: Sequence[Path],
@@ -128,9 +132,9 @@ def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict | None, 
 
 def _growth(float_bytes: int, files: Sequence[Path]) -> list[str]:
     size = sum(path.stat().st_size for path in files)
-    if size <= float_bytes:
+    if size <= max(float_bytes, _TOO_SMALL_TO_SHRINK):
         return []
-    return [f"the output is larger than the input by {size - float_bytes} bytes: nothing is gained by using it"]
+    return [f"the output is larger than the input by {size - float_bytes} bytes"]
 
 
 def _peak_bytes() -> int:
