@@ -18,8 +18,9 @@ from .file_bytes import MagikaConfig, calibration_files, features
 from .folder import ModelFolder
 from .photos import calibration_photos, random_crops
 from .scorers.minilm import REUTERS_TRAIN
+from .scorers.ocr import WORDS_ON_A_PAGE
 from .speech import calibration_recording, feed, frames, zero_state
-from .text_lines import LineArtist, recognizer_input
+from .text_lines import LineArtist, page, recognizer_input
 from .texts import andersen_tales, grimm_tales, labelled_documents, words
 from .tokens import BEGIN_OF_SEQUENCE, WINDOW, Feed, minilm_batches, smollm2_ids
 from .tokens import windows as windows_of
@@ -85,6 +86,13 @@ def ocr_lines(lines: int = 64, folder: ModelFolder | None = None) -> Iterator[Fe
     artist = LineArtist(words(andersen_tales(folder)), seed=2)
     for index in range(lines):
         yield {"x": recognizer_input(artist.picture(artist.text(2, 4), hard=index % 2 == 1))}
+
+
+def ocr_pages(pages: int = 20, folder: ModelFolder | None = None) -> Iterator[Feed]:
+    """Printed pages of Andersen's tales: x float32 [1, 3, 640, 640]."""
+    vocabulary = words(andersen_tales(folder or ModelFolder.default()))
+    for number in range(pages):
+        yield {"x": page(vocabulary[number * WORDS_ON_A_PAGE :]).pixels}
 
 
 def magika_files(files: int = 64, folder: ModelFolder | None = None) -> Iterator[Feed]:
