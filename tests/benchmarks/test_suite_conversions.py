@@ -17,12 +17,14 @@ from onnxq.session import Session, SessionOptions
 from onnxq.synthetic import synthetic_feeds
 
 SMALL = {"ppocrv6-cls"}
-"""Small enough for the ONNX reference evaluator, which is plain Python. (Magika is too, but the evaluator cannot run
-even the float model: its GlobalMaxPool loses an axis.)"""
+"""Small enough for the ONNX reference evaluator, which is plain Python. (Magika is too, but the evaluator
+fails on the float model itself, in a Squeeze.)"""
 
-LEAST_DB_TO_OTHERS = 8.0
-"""Between two runtimes on one file: both compute in int8, each with its own rounding of activations. Random caches
-(smollm2-kv) amplify that most, to 11 dB; swapped nibbles or scales of another block leave less than 3."""
+LEAST_DB_TO_OTHERS = 15.0
+"""Between two runtimes on one file: both compute in int8, each with its own rounding of activations."""
+
+LEAST_DB_WITH_RANDOM_CACHES = 8.0
+"""smollm2-kv alone: caches of random numbers amplify those roundings, 11.3 dB were seen."""
 
 
 def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
@@ -50,9 +52,10 @@ def test_a_default_conversion_runs_everywhere(model, tmp_path: Path) -> None:
     runs = {"onnxq's kernels": ours.run(names, dict(feed))}
     if model.name in SMALL:
         runs["the reference evaluator"] = ReferenceEvaluator(str(output)).run(names, dict(feed))
+    least = LEAST_DB_WITH_RANDOM_CACHES if model.name == "smollm2-kv" else LEAST_DB_TO_OTHERS
     for runtime, got in runs.items():
         for name, one, other in zip(names, expected, got, strict=True):
-            assert sqnr_db(one, other) > LEAST_DB_TO_OTHERS, f"{runtime}: {name}"
+            assert sqnr_db(one, other) > least, f"{runtime}: {name}"
 
 
 @pytest.mark.suite
