@@ -8,6 +8,7 @@ The error of a matmul over the calibration data is E = tr((W - W')^T H (W - W'))
 3. With U the upper Cholesky factor of H^-1, row k is rounded, and row j > k moves by -U_kj (w_k - w'_k) / U_kk.
    Updates are gathered in blocks of rows, so that most of the work is matrix products.
 4. Damping is added to H until the factorisation succeeds, starting at 1% of its mean diagonal.
+5. Codes and scales are then moved further, one after the other, as long as E falls (quadratic.py).
 
 Source: Frantar et al. 2022 (GPTQ), algorithm 1; the static groups with activation order follow its authors' code notes.
 """
@@ -15,23 +16,22 @@ Source: Frantar et al. 2022 (GPTQ), algorithm 1; the static groups with activati
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from onnxq.affine import FloatArray, QuantizedWeight, block_of_row, dequantize
+from onnxq.affine import FloatArray, QuantizedWeight, block_of_row
 from onnxq.plugin.contracts import WeightEvidence, WeightQuantizer
 from onnxq.plugin.hookspecs import hookimpl
 from onnxq.scheme import Scheme
 from onnxq_plugins.clip_search import clip_search
 from onnxq_plugins.grouping import assemble
+from onnxq_plugins.quadratic import Gram, better, polished
 
-__all__ = ["Gptq", "onnxq_weight_quantizers"]
+__all__ = ["Gptq", "onnxq_weight_quantizers", "round_in_order"]
 
 _DAMPING = 0.01
 _ROWS_AT_A_TIME = 128
-
-_Gram = npt.NDArray[np.float64]
 
 
 class Gptq:
@@ -41,7 +41,7 @@ class Gptq:
     needs = "gram"
 
     def quantize(self, weight: FloatArray, scheme: Scheme, evidence: WeightEvidence | None) -> QuantizedWeight:
-        """Quantize [K, N]; never with more error over the calibration data than clip search alone.
+        """Quantize [K, N]; no column has more error over the calibration data than by clip search alone.
 
         Without a Gram matrix (a table, no data), or with one scale for the whole tensor, this is mse.
         """
@@ -51,18 +51,17 @@ class Gptq:
             return assemble(*clip_search(weight, scheme), k=k, scheme=scheme)
         found = clip_search(weight, scheme, np.diag(gram).astype(np.float32))
         rounded = assemble(*found, k=k, scheme=scheme)
-        groups = found[1].shape[0]
-        rows = block_of_row(k, groups, scheme)
+        rows = block_of_row(k, found[1].shape[0], scheme)
         scale = found[1][rows, 0]
         zero_point = None if found[2] is None else found[2][rows, 0]
-        codes = _round_in_order(weight, gram, scale, zero_point, scheme)
+        codes = round_in_order(weight, gram, scale, zero_point, scheme)
         integers = codes.astype(np.int8) if scheme.symmetric else codes.astype(np.uint8)
-        corrected = QuantizedWeight(integers, rounded.scales, rounded.zero_points, scheme)
-        return min(corrected, rounded, key=lambda candidate: _output_error(weight, candidate, gram))
+        corrected = replace(rounded, codes=integers)
+        return polished(weight, better(weight, (rounded, corrected), gram), gram)
 
 
-def _round_in_order(
-    weight: FloatArray, gram: _Gram, scale: FloatArray, zero_point: FloatArray | None, scheme: Scheme
+def round_in_order(
+    weight: FloatArray, gram: Gram, scale: FloatArray, zero_point: FloatArray | None, scheme: Scheme
 ) -> FloatArray:
     """Steps 2 and 3: codes [K, N] as float32 integers; scale and zero_point are given per row, [K, N]."""
     order = np.argsort(-np.diag(gram), kind="stable")
@@ -85,7 +84,7 @@ def _round_in_order(
     return restored
 
 
-def _inverse_factor(gram: _Gram) -> FloatArray:
+def _inverse_factor(gram: Gram) -> FloatArray:
     """Upper Cholesky factor of the inverse of the damped Gram matrix, float32 [K, K] (step 4).
 
     A channel that never fired has no error to correct; a one on its diagonal keeps the matrix regular.
@@ -101,12 +100,6 @@ def _inverse_factor(gram: _Gram) -> FloatArray:
             return np.linalg.cholesky(np.linalg.inv(hessian + damping * identity)).T.astype(np.float32)
         except np.linalg.LinAlgError:
             damping *= 10
-
-
-def _output_error(weight: FloatArray, quantized: QuantizedWeight, gram: _Gram) -> float:
-    """tr(D^T H D) of D = W' - W."""
-    difference = (dequantize(quantized) - weight).astype(np.float64)
-    return float(np.vdot(difference, gram @ difference))
 
 
 @hookimpl
