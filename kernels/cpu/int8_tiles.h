@@ -5,6 +5,8 @@
 // in the order of the scalar kernel, so all instruction sets give the same bits.
 #pragma once
 
+#include <array>
+
 #include "cpu/panel_reader.h"
 
 namespace onnxq::cpu {
@@ -131,6 +133,9 @@ void decode_tile(const PackedWeight& weight, const PreparedRows& rows, const Til
   });
 }
 
+// Asks for a line to be brought to the L2 cache; the L1 cache holds the strip.
+ONNXQ_INLINE inline void prefetch_far(const void* line) { __builtin_prefetch(line, 0, 2); }
+
 // A strip: some neighbouring panels x up to 256 k, unpacked to bytes in the order of the panel's lines.
 // Small enough for the L1 cache, where every row of the tile passes over it.
 template <class V>
@@ -138,6 +143,7 @@ struct Strip {
   Strip(const PackedWeight& w, int64_t first_panel) : weight(w), panel(first_panel) {}
 
   void unpack(int64_t panels) {
+    const int64_t ahead = blocks * weight.low.block_bytes;
     for_bits(weight.bits, [&]<int kLow, int kHigh>() {
       for (int64_t i = 0; i < panels; ++i)
         for (int64_t b = 0; b < blocks; ++b) {
@@ -146,6 +152,8 @@ struct Strip {
           uint8_t* out = codes[i] + b * weight.block * kPanelColumns;
           for (int g = 0; g < weight.block / kGroup; g += 4)
             unrolled<4>([&](auto j) ONNXQ_INLINE {
+              // The panel's part of the next strip follows; while the rows pass over this one, it arrives.
+              if (j % (8 / kLow) == 0) prefetch_far(low + ahead + (g + j) / (8 / kLow) * kLineBytes);
               unrolled<V::kParts>([&](auto p) ONNXQ_INLINE {
                 V::store_codes(out + (g + j) * kLineBytes + p * V::kBytes,
                                group_codes<V, kLow, kHigh>(low, high, g + j, p));
@@ -162,61 +170,92 @@ struct Strip {
   alignas(kCacheLine) uint8_t codes[V::kStripPanels][kMaxBlock * kPanelColumns];
 };
 
-// kRows rows from `row` on, times a strip, added to out. The integer sums of kRows x kPanels fill the
-// registers; the float sums wait in `out` and are read and written once per block.
-template <class V, int kRows, int kPanels, bool kWide, bool kZeroPoints>
-void rows_times_strip(const Strip<V>& strip, const PreparedRows& rows, int64_t row, float* out, int64_t stride) {
-  const PackedWeight& weight = strip.weight;
-  constexpr int kRegisters = kPanels * V::kParts;  // a register: part `i % kParts` of panel `i / kParts`
-  for (int64_t b = 0; b < strip.blocks; ++b) {
-    const int64_t block = strip.block + b;
-    const int32_t* corrections = rows.corrections + row * weight.blocks + block;
-    typename V::Int sums[kRows][kRegisters];
-    unrolled<kRegisters>([&](auto i) ONNXQ_INLINE {
-      const BlockParameters<V> parameters(weight, strip.panel + i / V::kParts);
-      unrolled<kRows>([&](auto r) ONNXQ_INLINE {
-        sums[r][i] = parameters.template start<kZeroPoints>(block, i % V::kParts, corrections[r * weight.blocks]);
-      });
+// kRows x kPanels integer sums of one block; a register holds part `i % kParts` of panel `i / kParts`.
+template <class V, int kRows, int kPanels>
+using RegisterTile = typename V::Int[kRows][kPanels * V::kParts];
+
+// sums += A x a block of a strip.
+template <class V, int kRows, int kPanels, bool kWide>
+ONNXQ_INLINE inline void dot_strip(const uint8_t* codes, int64_t panel_bytes, int depth, const int8_t* a,
+                                   int64_t a_stride, RegisterTile<V, kRows, kPanels>& sums) {
+  for (int k = 0; k < depth; k += kGroup) {
+    typename V::Int lines[kPanels * V::kParts];
+    unrolled<kPanels * V::kParts>([&](auto i) ONNXQ_INLINE {
+      lines[i] = V::load_codes(codes + i / V::kParts * panel_bytes + k * kPanelColumns + i % V::kParts * V::kBytes);
     });
-
-    const uint8_t* strip_codes = strip.codes[0] + b * weight.block * kPanelColumns;
-    const int8_t* a = rows.codes + row * weight.padded_k() + block * weight.block;
-    for (int k = 0; k < weight.block; k += kGroup) {
-      typename V::Int codes[kRegisters];
-      unrolled<kRegisters>([&](auto i) ONNXQ_INLINE {
-        codes[i] = V::load_codes(strip_codes + i / V::kParts * sizeof(strip.codes[0]) + k * kPanelColumns +
-                                 i % V::kParts * V::kBytes);
-      });
-      unrolled<kRows>([&](auto r) ONNXQ_INLINE {
-        const auto group = broadcast_group<V>(a + r * weight.padded_k() + k);
-        unrolled<kRegisters>([&](auto i) ONNXQ_INLINE {
-          sums[r][i] = V::template dot<kWide ? 8 : 6>(sums[r][i], codes[i], group);
-        });
-      });
-    }
-
-    const float* a_scales = rows.scales + row * weight.blocks + block;
-    unrolled<kRegisters>([&](auto i) ONNXQ_INLINE {
-      const auto scales = BlockParameters<V>(weight, strip.panel + i / V::kParts).scales(block, i % V::kParts);
-      unrolled<kRows>([&](auto r) ONNXQ_INLINE {
-        float* y = out + r * stride + i * V::kColumns;
-        V::store(y, accumulate<V>(sums[r][i], scales, a_scales[r * weight.blocks], V::load(y)));
+    unrolled<kRows>([&](auto r) ONNXQ_INLINE {
+      const auto group = broadcast_group<V>(a + r * a_stride + k);
+      unrolled<kPanels * V::kParts>([&](auto i) ONNXQ_INLINE {
+        sums[r][i] = V::template dot<kWide ? 8 : 6>(sums[r][i], lines[i], group);
       });
     });
   }
 }
 
-// All rows of a tile times a strip.
+// out += sums of a block, scaled. Row after row: the scales of all columns stay in registers, and so every
+// sum costs its arithmetic and a store. a_scales: of the first row, a_stride apart.
+template <class V, int kRows, int kPanels>
+ONNXQ_INLINE inline void add_scaled(const RegisterTile<V, kRows, kPanels>& sums, const PackedWeight& weight,
+                                    int64_t panel, int64_t block, const float* a_scales, int64_t a_stride,
+                                    float* out, int64_t stride) {
+  typename V::Float scales[kPanels * V::kParts];
+  unrolled<kPanels * V::kParts>([&](auto i) ONNXQ_INLINE {
+    scales[i] = BlockParameters<V>(weight, panel + i / V::kParts).scales(block, i % V::kParts);
+  });
+  unrolled<kRows>([&](auto r) ONNXQ_INLINE {
+    float* y = out + r * stride;
+    const float a_scale = a_scales[r * a_stride];
+    unrolled<kPanels * V::kParts>([&](auto i) ONNXQ_INLINE {
+      V::store(y + i * V::kColumns, accumulate<V>(sums[r][i], scales[i], a_scale, V::load(y + i * V::kColumns)));
+    });
+  });
+}
+
+// kRows rows from `row` on, times a strip, added to out. The integer sums of kRows x kPanels fill the
+// registers; the float sums wait in `out` and are read and written once per block.
+template <class V, int kRows, int kPanels, bool kWide, bool kZeroPoints>
+void rows_times_strip(const Strip<V>& strip, const PreparedRows& rows, int64_t row, float* out, int64_t stride) {
+  const PackedWeight& weight = strip.weight;
+  const int64_t per_row = weight.blocks;
+  const int64_t a_stride = weight.padded_k();
+  const int8_t* a = rows.codes + row * a_stride + strip.block * weight.block;
+  const float* a_scales = rows.scales + row * per_row + strip.block;
+  const int32_t* corrections = rows.corrections + row * per_row + strip.block;
+  const uint8_t* codes = strip.codes[0];
+  for (int64_t b = 0; b < strip.blocks; ++b) {
+    RegisterTile<V, kRows, kPanels> sums;
+    unrolled<kPanels * V::kParts>([&](auto i) ONNXQ_INLINE {
+      const BlockParameters<V> parameters(weight, strip.panel + i / V::kParts);
+      unrolled<kRows>([&](auto r) ONNXQ_INLINE {
+        sums[r][i] =
+            parameters.template start<kZeroPoints>(strip.block + b, i % V::kParts, corrections[r * per_row + b]);
+      });
+    });
+    dot_strip<V, kRows, kPanels, kWide>(codes, sizeof(strip.codes[0]), weight.block, a, a_stride, sums);
+    add_scaled<V, kRows, kPanels>(sums, weight, strip.panel, strip.block + b, a_scales + b, per_row, out, stride);
+    codes += weight.block * kPanelColumns;
+    a += weight.block;
+  }
+}
+
+template <class V>
+using RowsTimesStrip = void (*)(const Strip<V>&, const PreparedRows&, int64_t, float*, int64_t);
+
+// All rows of a tile times a strip, in register tiles of nearly equal height (16 rows are 6 + 5 + 5): a
+// tile of one or two rows has too few sums to hide the latency of a dot product.
 template <class V, int kPanels, bool kWide, bool kZeroPoints>
 void tile_times_strip(const Strip<V>& strip, const PreparedRows& rows, const Tile& tile, float* out) {
-  int64_t r = 0;
-  for (; r + V::kRegisterRows <= tile.rows; r += V::kRegisterRows)
-    rows_times_strip<V, V::kRegisterRows, kPanels, kWide, kZeroPoints>(strip, rows, tile.row + r,
-                                                                       out + r * tile.stride, tile.stride);
-  for (; r + 2 <= tile.rows; r += 2)
-    rows_times_strip<V, 2, kPanels, kWide, kZeroPoints>(strip, rows, tile.row + r, out + r * tile.stride, tile.stride);
-  for (; r < tile.rows; ++r)
-    rows_times_strip<V, 1, kPanels, kWide, kZeroPoints>(strip, rows, tile.row + r, out + r * tile.stride, tile.stride);
+  static constexpr auto kKernels = []<int... kHeight>(std::integer_sequence<int, kHeight...>) {
+    return std::array<RowsTimesStrip<V>, sizeof...(kHeight)>{
+        rows_times_strip<V, kHeight + 1, kPanels, kWide, kZeroPoints>...};
+  }(std::make_integer_sequence<int, V::kRegisterRows>{});
+  for (int64_t r = 0; r < tile.rows;) {
+    const int64_t left = tile.rows - r;
+    const int64_t tiles = (left + V::kRegisterRows - 1) / V::kRegisterRows;
+    const int64_t height = (left + tiles - 1) / tiles;
+    kKernels[static_cast<std::size_t>(height - 1)](strip, rows, tile.row + r, out + r * tile.stride, tile.stride);
+    r += height;
+  }
 }
 
 template <class V>
