@@ -41,6 +41,9 @@ _INTEGER_METHOD = "mse"
 """Weights of integer kernels, unless another method is asked for: whole channels share a scale, and cutting their
 outliers gained 0.7 dB at the logits of EfficientNet-Lite0 where blocks of 32 gain next to nothing."""
 
+_INTEGER_METHOD_WITH_DATA = "gptq"
+"""The same, with data to weigh errors by: 5.7 dB more there (weights alone, 26.4 dB against 20.7)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -81,6 +84,7 @@ class Plan:
         floats: nodes that stay float although others run on codes, with the reason; empty when none does.
         activations: scale and zero point of every tensor that becomes codes; empty without evidence.
         reduce_range: integer weights keep to 7 bits.
+        bias_correction: biases of integer kernels make up for the mean error of their rounded weights.
         calibration: what the ranges come from, in words; "" without evidence.
     """
 
@@ -95,6 +99,7 @@ class Plan:
     floats: tuple[FloatNode, ...] = ()
     activations: tuple[ActivationDecision, ...] = ()
     reduce_range: bool = False
+    bias_correction: bool = False
     calibration: str = ""
 
     def integer(self, node: str) -> IntegerNode | None:
@@ -122,6 +127,7 @@ def decide(
     evidence: Evidence | None = None,
     *,
     trained: Trained = NOTHING,
+    data: bool = False,
 ) -> Plan:
     """Make every choice.
 
@@ -133,6 +139,7 @@ def decide(
         evidence: ranges of the activations; without it the plan shows what would be done, but cannot be carried out
             where it has integer nodes.
         trained: scales that the model brings along.
+        data: real batches will be there when the weights are quantized.
     Raises:
         RecipeError: a method or format that is not installed, or one that cannot write what was asked for.
     """
@@ -142,7 +149,9 @@ def decide(
     known = evidence is not None or not wishes_for(layout, recipe, trained)
     if known and (barred := unobserved_readers(layout, evidence, trained)):
         layout = integer_layout(model, survey, recipe, trained=trained, unobserved=barred)
-    choice = _Choice(recipe, registry, layout, trained, convolutional=bool(trained) or is_convolutional(survey))
+    choice = _Choice(
+        recipe, registry, layout, trained, convolutional=bool(trained) or is_convolutional(survey), data=data
+    )
     decisions, skips, warnings = _weights(survey, choice)
     order = {site.node: index for index, site in enumerate(survey.sites)}
     activations = decide_activations(layout, model.ir.graph, recipe, evidence, trained) if known else ()
@@ -162,6 +171,7 @@ def decide(
         floats=layout.floats if layout.integers else (),
         activations=activations,
         reduce_range=choice.reduce_range,
+        bias_correction=data if recipe.bias_correction is None else recipe.bias_correction,
         calibration=_origin(activations, evidence),
     )
 
@@ -170,7 +180,7 @@ class _Choice:
     """What the choice for one weight depends on."""
 
     def __init__(
-        self, recipe: Recipe, registry: Registry, layout: Layout, trained: Trained, *, convolutional: bool
+        self, recipe: Recipe, registry: Registry, layout: Layout, trained: Trained, *, convolutional: bool, data: bool
     ) -> None:
         self.recipe = recipe
         self.trained = trained
@@ -178,6 +188,7 @@ class _Choice:
         self.integers = {integer.node: integer for integer in layout.integers}
         self.floats = {node.node: node.reason for node in layout.floats}
         self.convolutional = convolutional
+        self.integer_method = _INTEGER_METHOD_WITH_DATA if data else _INTEGER_METHOD
         self.reduce_range = bool(self.integers) and _reduces_range(recipe)
 
     def format(self, sites: Sequence[Site]) -> str | None:
@@ -239,7 +250,7 @@ def _decisions(sites: Sequence[Site], name: str, choice: _Choice) -> tuple[list[
         given = choice.trained.weight(sites[0].weight)
         scheme = _integer_scheme(choice.recipe, sites, given, reduced=choice.reduce_range)
         if method == "rtn" and "method" not in choice.recipe.model_fields_set:
-            method = _INTEGER_METHOD
+            method = choice.integer_method
     scheme, warning = _accepted(sites, scheme, form)
     decisions = []
     for site in sites:

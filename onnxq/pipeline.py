@@ -11,6 +11,7 @@ from pathlib import Path
 from onnxq.batches import calibration_batches, feeds_for
 from onnxq.bench import Latency, Slower, measure_latency, slower_nodes
 from onnxq.calibration import calibrate
+from onnxq.data_free import RANDOM
 from onnxq.decide import Decision, Plan, decide, needed_opset
 from onnxq.equivalence import normalisation_changes
 from onnxq.errors import InstallationError, OutputError, RecipeError, SessionError
@@ -100,7 +101,7 @@ def convert(
             unfed = unmeasurable(loaded, data, recipe, limit=ram_limit)
             seen = _evidence(normalised, wishes, recipe, registry, data=data, evidence=evidence, progress=progress)
         with clock.stage("decide"):
-            plan = decide(normalised, survey, recipe, registry, seen, trained=trained)
+            plan = decide(normalised, survey, recipe, registry, seen, trained=trained, data=data not in (None, RANDOM))
         with clock.stage("quantize"):
             rewritten = _rewrite(normalised, plan, registry, writer, recipe=recipe, data=data, progress=progress)
             written = writer.write(rewritten.model.ir)
@@ -238,8 +239,7 @@ def _rewrite(
     if not needs:
         progress.stage("quantizing", weights)
         return rewrite(model, plan, registry, sink=writer.store, on_weight=on_weight)
-    if data is None:
-        node = next(iter(needs))
+    if data is None and (node := next((node for node, need in needs.items() if need != "mean"), None)) is not None:
         method = next(decision.method for decision in plan.decisions if decision.site.node == node)
         raise RecipeError(
             f"'{node}': method {method} weighs errors by real activations; give --data, or take method mse"

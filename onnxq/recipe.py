@@ -83,12 +83,15 @@ class Recipe(_Strict):
         symmetric: signed codes without zero points; None means symmetric at 6 and 8 bits, asymmetric below.
         codebook: write matmul weights as indices into a codebook (4 bits each) instead of integers.
         table_bits: of embedding tables and the head tied to one; "float" leaves them.
-        method: weight quantizer, by plugin name; integer kernels' weights get "mse" unless one is given.
+        method: weight quantizer, by plugin name; integer kernels' weights get "gptq" with data and "mse" without,
+            unless one is given.
         activation_bits: of activations that run on codes; 16 is computed in float by onnxruntime's CPU.
         activation_signed: int8 activations instead of uint8.
         activation_symmetric: zero is the middle code of every activation that can be negative.
         per_channel: weights of integer kernels have one scale per output channel, else one in all.
         calibrator: plugin that finds activation ranges, with parameters if any: `percentile:99.99`.
+        bias_correction: biases of integer kernels make up for the mean error of their rounded weights; None: where
+            there is data.
         reduce_range: integer weights keep to 7 bits; None: where the target's kernels would saturate otherwise.
         integer_nodes: run a node on codes where that is faster ("fast"), or wherever there is a kernel for it ("all").
         target: where the model will run; decides which kernels are predicted.
@@ -112,6 +115,7 @@ class Recipe(_Strict):
     activation_symmetric: bool = False
     per_channel: bool = True
     calibrator: str = "mse"
+    bias_correction: bool | None = None
     reduce_range: bool | None = None
     integer_nodes: Literal["fast", "all"] = "fast"
     target: Literal["cpu", "cuda", "portable"] = "cpu"

@@ -21,11 +21,12 @@ from onnxq.affine import FloatArray, QuantizedWeight, dequantize, largest_scale
 from onnxq.decide import Decision, Plan
 from onnxq.errors import PlanError
 from onnxq.fusion_guards import guard_fusions, guard_gathers
+from onnxq.groups import quantize_groups
 from onnxq.model import Model
 from onnxq.nonsense import nonsense
 from onnxq.plugin.contracts import Placement, Replacement, WeightEvidence
 from onnxq.plugin.registry import Registry
-from onnxq.qdq.bias import Bias, quantize_bias, with_headroom
+from onnxq.qdq.bias import Bias, corrected, quantize_bias, with_headroom
 from onnxq.qdq.insert import insert_activations
 from onnxq.survey import Site, find_nodes
 
@@ -65,7 +66,7 @@ def rewrite(
     registry: Registry,
     *,
     sink: TensorSink,
-    evidence_of: Callable[[str], WeightEvidence | None] = lambda node: None,
+    evidence_of: Callable[[str], Sequence[WeightEvidence]] = lambda node: (),
     on_weight: Callable[[Decision], None] = lambda decision: None,
 ) -> Rewritten:
     """Put quantized weights and the planned nodes into a clone of a normalised model.
@@ -75,7 +76,8 @@ def rewrite(
         plan: made for it.
         registry: where the planned plugins are.
         sink: stores each packed tensor.
-        evidence_of: what calibration saw at a node's input, for weight quantizers that ask for it.
+        evidence_of: what calibration saw at a node's input, for weight quantizers that ask for it and for bias
+            correction; one set per group of a convolution.
         on_weight: called before each weight, for progress.
     Raises:
         PlanError: a weight holds NaN or infinity.
@@ -87,10 +89,10 @@ def rewrite(
             "decide with evidence (onnxq calibrate)"
         )
     graph = model.ir.clone()
-    rewriting = _Rewriting(graph, plan, registry, sink)
+    rewriting = _Rewriting(graph, plan, registry, sink, evidence_of)
     for decisions in _by_weight(plan):
         on_weight(decisions[0])
-        rewriting.weight(decisions, evidence_of(decisions[0].site.node))
+        rewriting.weight(decisions)
     insert_activations(graph, plan.integers, plan.activations)
     packed = [node for node in graph.graph.all_nodes() if node.domain == ops.DOMAIN]
     guard_fusions(packed)
@@ -117,27 +119,40 @@ def _by_weight(plan: Plan) -> list[list[Decision]]:
 class _Rewriting:
     """One graph on its way, and what is known of the weights so far."""
 
-    def __init__(self, graph: ir.Model, plan: Plan, registry: Registry, sink: TensorSink) -> None:
+    def __init__(
+        self,
+        graph: ir.Model,
+        plan: Plan,
+        registry: Registry,
+        sink: TensorSink,
+        evidence_of: Callable[[str], Sequence[WeightEvidence]],
+    ) -> None:
         self._graph, self._plan, self._registry, self._sink = graph, plan, registry, sink
+        self._evidence_of = evidence_of
         self._nodes = find_nodes(graph)
         self.sqnr: dict[str, float] = {}
         self.stored: dict[str, int] = {}
         self.decisions: dict[str, Decision] = {}
         self.warnings: list[str] = []
 
-    def weight(self, decisions: Sequence[Decision], evidence: WeightEvidence | None) -> None:
+    def weight(self, decisions: Sequence[Decision]) -> None:
         """Quantize one weight and replace every node that reads it."""
         weight = _read_weight(self._nodes, decisions[0].site)
         decisions = self._with_scales(decisions, weight)
         first = decisions[0]
-        quantized = _quantize(weight, first, self._registry, evidence)
+        quantized = _quantize(weight, first, self._registry, self._evidence_of(first.site.node))
         biases = {
             decision.site.node: bias
             for decision in decisions
             if (bias := _bias(self._graph, self._plan, decision)) is not None
         }
         quantized = with_headroom(weight, quantized, list(biases.values()))
-        damage = _sqnr(weight, dequantize(quantized))
+        approximation = dequantize(quantized)
+        if self._plan.bias_correction:
+            biases = {
+                name: corrected(bias, weight, approximation, self._evidence_of(name)) for name, bias in biases.items()
+            }
+        damage = _sqnr(weight, approximation)
         form = self._registry.format(first.format)
         with form.guarded(first.site.node) as plugin:
             tensors = plugin.store(first.site, quantized).tensors
@@ -187,11 +202,14 @@ class _Rewriting:
 def _bias(graph: ir.Model, plan: Plan, decision: Decision) -> Bias | None:
     """What an integer kernel adds to its sums; None for other nodes, and for those without a bias."""
     integer = plan.integer(decision.site.node)
-    if integer is None or integer.bias is None:
+    if integer is None or not integer.adds_bias or (integer.bias is None and not plan.bias_correction):
         return None
+    scale = plan.activation(integer.inputs[0]).scale
+    if integer.bias is None:  # room for what its rounded weights will be off by
+        return Bias(np.zeros(decision.site.n, np.float32), scale)
     tensor = graph.graph.initializers[integer.bias].const_value
     assert tensor is not None
-    return Bias(tensor.numpy().astype(np.float32), plan.activation(integer.inputs[0]).scale)
+    return Bias(tensor.numpy().astype(np.float32), scale)
 
 
 def _stored_bias(node: ir.Node, bias: Bias, quantized: QuantizedWeight, sink: TensorSink) -> dict[str, ir.Value]:
@@ -234,13 +252,13 @@ def _weight_value(node: ir.Node, site: Site) -> ir.Value:
 
 
 def _quantize(
-    weight: FloatArray, decision: Decision, registry: Registry, evidence: WeightEvidence | None
+    weight: FloatArray, decision: Decision, registry: Registry, evidence: Sequence[WeightEvidence]
 ) -> QuantizedWeight:
     if decision.given is not None and decision.given.reproduces(weight):
         return decision.given.quantize(weight, decision.scheme)
     method = registry.weight_quantizer(decision.method)
     with method.guarded(decision.site.node) as plugin:
-        quantized = plugin.quantize(weight, decision.scheme, evidence)
+        quantized = quantize_groups(plugin, weight, decision.scheme, evidence)
     problem = nonsense(weight, quantized, decision.scheme)
     if problem is not None:
         raise method.error(decision.site.node, f"returned nonsense: {problem}")

@@ -23,6 +23,7 @@ _OF_INTEGER_NODES = (
     "activation_symmetric",
     "per_channel",
     "calibrator",
+    "bias_correction",
     "reduce_range",
     "integer_nodes",
 )

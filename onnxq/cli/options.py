@@ -42,7 +42,11 @@ _RECIPE_OPTIONS = [
         type=click.Choice([*map(str, TABLE_BITS), "float"]),
         help="Bits of embedding tables and the heads tied to them [8].",
     ),
-    click.option("--method", metavar="NAME", help="Weight quantizer plugin [rtn]; see onnxq plugins."),
+    click.option(
+        "--method",
+        metavar="NAME",
+        help="Weight quantizer plugin [rtn; for integer kernels gptq with --data, else mse]; see onnxq plugins.",
+    ),
     click.option(
         "--activation-bits",
         type=click.Choice(["8", "16"]),
@@ -65,6 +69,11 @@ _RECIPE_OPTIONS = [
         "--calibrator",
         metavar="NAME[:PARAMETERS]",
         help="Plugin that finds activation ranges, e.g. percentile:99.99; see onnxq plugins.",
+    ),
+    click.option(
+        "--bias-correction/--no-bias-correction",
+        default=None,
+        help="Biases of integer kernels make up for the mean error of their rounded weights [with --data].",
     ),
     click.option(
         "--reduce-range/--full-range",
@@ -118,6 +127,7 @@ def recipe_wishes(options: dict[str, Any]) -> Recipe:
         "activation_symmetric": options["activation_symmetric"],
         "per_channel": options["per_channel"],
         "calibrator": options["calibrator"],
+        "bias_correction": options["bias_correction"],
         "reduce_range": options["reduce_range"],
         "integer_nodes": options["integer_nodes"],
         "target": options["target"],

@@ -31,13 +31,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class WeightEvidence:
-    """What calibration saw at the input of one matmul.
+    """What calibration saw at the input of one matmul, or in the patches of one group of a convolution.
 
     Attributes:
+        mean: float64 [K], mean of x per input channel; None when not observed.
         second_moment: float64 [K], mean of x^2 per input channel; None when not observed.
         gram: float64 [K, K], mean of x x^T; None when not observed.
     """
 
+    mean: npt.NDArray[np.float64] | None = None
     second_moment: npt.NDArray[np.float64] | None = None
     gram: npt.NDArray[np.float64] | None = None
 
@@ -56,7 +58,7 @@ class WeightQuantizer(Protocol):
         """Quantize one weight.
 
         Args:
-            weight: float32 [K, N], finite, read-only.
+            weight: float32 [K, N], finite, read-only; of a convolution with evidence, the filters of one group.
             scheme: what to produce; `QuantizedWeight.scheme` must equal it.
             evidence: what calibration saw, or None without data.
         Returns:

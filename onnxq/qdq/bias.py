@@ -2,6 +2,9 @@
 
     sum_k x[k] w[k, n] + b[n] = s_x s_w[n] (sum_k (qx[k] - z) qw[k, n] + qb[n])     with qb[n] = b[n] / (s_x s_w[n])
 
+The rounded weights w' = q s differ from w, so that the sums of a channel are off by sum_k mean(x[k]) (w' - w)[k, n] on
+average. Where the means are known, the bias takes that back (bias correction; Nagel et al. 2019, section 4.2).
+
 A channel with tiny weights and a large bias would need more than 32 bits; its weight scale is widened until it does
 not. Those weights are then all but zero beside the bias, so that their coarser codes cost nothing.
 """
@@ -15,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxq.affine import FloatArray, QuantizedWeight, encode
+from onnxq.plugin.contracts import WeightEvidence
 
-__all__ = ["Bias", "quantize_bias", "with_headroom"]
+__all__ = ["Bias", "corrected", "quantize_bias", "with_headroom"]
 
 _LARGEST = 1 << 30
 """Bias codes up to here leave as much again for the products: K 255 128 < 2^30 up to K = 32,896."""
@@ -33,6 +37,24 @@ class Bias:
 
     values: FloatArray
     input_scale: float
+
+
+def corrected(bias: Bias, weight: FloatArray, approximation: FloatArray, evidence: Sequence[WeightEvidence]) -> Bias:
+    """The bias that keeps the mean of every output channel where it was.
+
+    Args:
+        bias: of one node.
+        weight: float32 [K, N], before.
+        approximation: float32 [K, N], after quantization.
+        evidence: one set per group, whose columns lie side by side; without means the bias stays as it is.
+    """
+    means = [seen.mean for seen in evidence if seen.mean is not None]
+    if not means:
+        return bias
+    difference = (approximation - weight).astype(np.float64)
+    parts = np.split(difference, len(means), axis=1)
+    drift = np.concatenate([mean @ part for mean, part in zip(means, parts, strict=True)])
+    return replace(bias, values=(bias.values - drift).astype(np.float32))
 
 
 def with_headroom(weight: FloatArray, quantized: QuantizedWeight, biases: Sequence[Bias]) -> QuantizedWeight:

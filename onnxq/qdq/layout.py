@@ -51,6 +51,11 @@ class IntegerNode:
     absorbs: tuple[str, ...]
     reason: str
 
+    @property
+    def adds_bias(self) -> bool:
+        """Its kernel adds an int32 bias, or could: every convolution does."""
+        return self.bias is not None or self.op_type == "Conv"
+
 
 @dataclass(frozen=True, slots=True)
 class FloatNode:

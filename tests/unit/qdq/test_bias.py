@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from onnxq.affine import QuantizedWeight, dequantize
-from onnxq.qdq.bias import Bias, quantize_bias, with_headroom
+from onnxq.plugin.contracts import WeightEvidence
+from onnxq.qdq.bias import Bias, corrected, quantize_bias, with_headroom
 from onnxq.scheme import Scheme
 
 PER_AXIS = Scheme(8, True, "per_axis", scale_type="FLOAT")
@@ -57,3 +58,25 @@ def test_the_widest_of_all_readers_decides():
     made = quantized(weight)
     small, large = Bias(np.float32([1]), 0.01), Bias(np.float32([100]), 0.01)
     assert with_headroom(weight, made, [small, large]).scales == with_headroom(weight, made, [large]).scales
+
+
+def test_the_corrected_bias_keeps_the_mean_of_every_channel():
+    """Two groups of three channels, each with inputs of its own."""
+    weight = RNG.standard_normal((16, 6)).astype(np.float32)
+    rough = (np.rint(weight * 2) / 2).astype(np.float32)
+    inputs = [RNG.standard_normal((200, 16)) + shift for shift in (1.0, -2.0)]
+    bias = Bias(RNG.standard_normal(6).astype(np.float32), 0.02)
+
+    def drift(values, evidence):
+        used = corrected(Bias(values, 0.02), weight, rough, evidence).values
+        outputs = [
+            rows @ (rough - weight)[:, columns].astype(np.float64) + (used - values)[columns]
+            for rows, columns in zip(inputs, (slice(3), slice(3, 6)), strict=True)
+        ]
+        return np.abs(np.concatenate([part.mean(axis=0) for part in outputs])).max()
+
+    means = [WeightEvidence(mean=rows.mean(axis=0)) for rows in inputs]
+    assert drift(bias.values, means) < 1e-5
+    assert drift(bias.values, means[::-1]) > 0.1, "the groups must be told apart"
+    assert drift(bias.values, []) > 0.1, "the case must need it"
+    assert corrected(bias, weight, rough, [WeightEvidence()]) is bias
