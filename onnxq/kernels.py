@@ -23,6 +23,9 @@ __all__ = ["FOLDED", "kernels_found"]
 _LOOK_THROUGH = frozenset({"Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose"})
 
 
+_FLOAT_PRODUCTS = {"Gemm": "MatMul", "FusedMatMul": "MatMul"}
+"""Float products that onnxruntime makes of a MatMul and its neighbours, e.g. of a two-dimensional one and its bias."""
+
 _WIDENED = "InsertedPrecisionFreeCast_"
 """What onnxruntime puts before the name of a float16 value that it computes in float32."""
 
@@ -91,7 +94,9 @@ def _kernel(output: str, producers: dict[str, onnx.NodeProto], consumers: dict[s
             seen.add(node.input[0])
             node = producers[node.input[0]]
         if node is not None:
-            return f"{node.domain}::{node.op_type}" if node.domain == ops.DOMAIN else node.op_type
+            if node.domain == ops.DOMAIN:
+                return f"{node.domain}::{node.op_type}"
+            return _FLOAT_PRODUCTS.get(node.op_type, node.op_type)
         following = consumers.get(value, [])
         if len(following) != 1 or not following[0].output:
             break
