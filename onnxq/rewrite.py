@@ -24,6 +24,7 @@ from onnxq.fusion_guards import guard_fusions, guard_gathers
 from onnxq.groups import quantize_groups
 from onnxq.model import Model
 from onnxq.nonsense import nonsense
+from onnxq.normalise.names import name_nodes
 from onnxq.plugin.contracts import Placement, Replacement, WeightEvidence
 from onnxq.plugin.registry import Registry
 from onnxq.qdq.bias import Bias, corrected, quantize_bias, with_headroom
@@ -98,6 +99,7 @@ def rewrite(
     guard_fusions(packed)
     guard_gathers(packed)
     common.RemoveUnusedNodesPass()(graph)
+    name_nodes(graph)  # a tensor may be called what a node is called, and so may what is put behind the two
     if graph.functions:
         graph.graph.opset_imports[ops.DOMAIN] = ops.VERSION
     return Rewritten(
