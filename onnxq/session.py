@@ -18,7 +18,17 @@ import onnx
 from onnxq.errors import InstallationError, SessionError
 from onnxq.library import library_path
 
-__all__ = ["Feed", "InputSpec", "Session", "SessionOptions", "check_installation", "node_times", "optimised_graph"]
+__all__ = [
+    "Feed",
+    "InputSpec",
+    "Session",
+    "SessionOptions",
+    "check_installation",
+    "execution_providers",
+    "node_times",
+    "optimised_graph",
+    "registration_error",
+]
 
 Feed = Mapping[str, npt.NDArray[np.generic]]
 """One batch: an array for every input, by name."""
@@ -196,6 +206,21 @@ def check_installation() -> str:
     if not present:
         raise InstallationError("onnxruntime is not installed; pip install onnxruntime-gpu (or onnxruntime)")
     return present[0][1]
+
+
+def execution_providers() -> tuple[str, ...]:
+    """What this build of onnxruntime has, best first; whether the machine can run them is not asked."""
+    return tuple(_onnxruntime().get_available_providers())
+
+
+def registration_error() -> str:
+    """Why onnxruntime refuses onnxq's kernels; empty if it takes them."""
+    settings = _onnxruntime().SessionOptions()
+    try:
+        settings.register_custom_ops_library(str(library_path()))
+    except Exception as error:  # noqa: BLE001  # onnxruntime's exceptions share no base class
+        return _first_line(error)
+    return ""
 
 
 def _onnxruntime() -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `onnxq convert`, `calibrate`, `inspect`, `verify`, `plugins`.
+"""The command line: `onnxq convert`, `calibrate`, `inspect`, `verify`, `plugins`, `doctor`.
 
 Exit codes: 0 fine, 1 error, 2 usage (including a recipe that cannot be), 3 verification missed its target.
 """
@@ -13,6 +13,7 @@ import click
 
 from onnxq.cli.calibrate import calibrate
 from onnxq.cli.convert import convert
+from onnxq.cli.doctor import doctor
 from onnxq.cli.inspect import inspect
 from onnxq.cli.plugins import plugins
 from onnxq.cli.verify import verify
@@ -40,7 +41,7 @@ def onnxq() -> None:
     """
 
 
-for command in (convert, calibrate, inspect, verify, plugins):
+for command in (convert, calibrate, inspect, verify, plugins, doctor):
     onnxq.add_command(command)
 
 

@@ -16,7 +16,7 @@ from onnxq.errors import OnnxqError, PluginError, RecipeError
 from onnxq.plugin import hookspecs
 from onnxq.plugin.contracts import Calibrator, Format, WeightQuantizer
 
-__all__ = ["Plugin", "Registry", "build_registry", "load_registry"]
+__all__ = ["Plugin", "Registry", "build_registry", "find_plugins", "load_registry"]
 
 T = TypeVar("T")
 
@@ -82,18 +82,39 @@ def load_registry() -> Registry:
     Raises:
         PluginError: a plugin cannot be imported, or the checks of `build_registry` fail.
     """
-    found = []
-    for entry in sorted(metadata.entry_points(group=hookspecs.GROUP), key=lambda entry: entry.name):
-        distribution = entry.dist.name if entry.dist else "unknown distribution"
-        version = entry.dist.version if entry.dist else ""
+    return build_registry(_load(entry) for entry in _entries())
+
+
+def find_plugins() -> tuple[Registry, tuple[PluginError, ...]]:
+    """Every plugin that works, and what is wrong with the others: for `onnxq doctor`, which must not stop at one."""
+    good: list[tuple[object, str, str]] = []
+    problems: list[PluginError] = []
+    for entry in _entries():
         try:
-            found.append((entry.load(), distribution, version))
-        except Exception as error:  # importing a stranger's module may raise anything
-            raise PluginError(
-                f"plugin '{entry.name}' of {distribution} {version} cannot be imported: "
-                f"{type(error).__name__}: {error}; repair it or pip uninstall {distribution}"
-            ) from error
-    return build_registry(found)
+            loaded = _load(entry)
+            build_registry([*good, loaded])
+        except PluginError as error:
+            problems.append(error)
+        else:
+            good.append(loaded)
+    return build_registry(good), tuple(problems)
+
+
+def _entries() -> list[metadata.EntryPoint]:
+    return sorted(metadata.entry_points(group=hookspecs.GROUP), key=lambda entry: entry.name)
+
+
+def _load(entry: metadata.EntryPoint) -> tuple[object, str, str]:
+    """The module of an entry point, its distribution and version."""
+    distribution = entry.dist.name if entry.dist else "unknown distribution"
+    version = entry.dist.version if entry.dist else ""
+    try:
+        return entry.load(), distribution, version
+    except Exception as error:  # importing a stranger's module may raise anything
+        raise PluginError(
+            f"plugin '{entry.name}' of {distribution} {version} cannot be imported: "
+            f"{type(error).__name__}: {error}; repair it or pip uninstall {distribution}"
+        ) from error
 
 
 def build_registry(found: Iterable[tuple[object, str, str]]) -> Registry:

@@ -96,7 +96,7 @@ def test_plugins_are_listed_with_family_and_distribution():
     assert any(line[:3] == ["format", "packed", "onnxq"] for line in lines)
 
 
-@pytest.mark.parametrize("command", [[], ["convert"], ["inspect"], ["verify"], ["plugins"]], ids=str)
+@pytest.mark.parametrize("command", [[], ["convert"], ["inspect"], ["verify"], ["plugins"], ["doctor"]], ids=str)
 def test_help_teaches(command):
     done = onnxq(*command, "--help")
     assert done.code == 0
