@@ -5,7 +5,8 @@
 3. Overrides are laid over that in order; `skip` wins over all.
 4. Where a format cannot write the wished width, the next one that it can is taken, with a warning.
 5. What the layout of integer nodes takes up (see onnxq.qdq) is written as qdq, 8 bits per channel. Beside it, `auto`
-   packs matmuls and tables (in a convolutional network only tables), and leaves convolutions float.
+   packs matmuls and tables (in a convolutional network only tables), and leaves convolutions float. For CUDA see
+   onnxq.cuda_target.
 6. Every activation that becomes codes gets its scale and zero point here, from the evidence.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from onnxq.cuda_target import ON_CUDA, WHY_CONVOLUTIONS_STAY_FLOAT, about_cuda, block_size_for
 from onnxq.errors import RecipeError
 from onnxq.evidence import Evidence
 from onnxq.model import Model
@@ -54,7 +56,7 @@ class Decision:
         scheme: number format of its weight.
         method: weight quantizer plugin.
         format: format plugin.
-        kernel: operator expected in stock onnxruntime's optimised graph.
+        kernel: operator expected in stock onnxruntime's optimised graph; "OP on CUDA" for that target.
         resident_bits: bits per weight that stock onnxruntime will hold in memory.
         given: scales that the model was trained with, used instead of the method's.
     """
@@ -166,6 +168,7 @@ def decide(
             *unmatched(model, survey, recipe, layout),
             *warnings,
             *about_activations(activations, recipe, layout),
+            *(about_cuda(decisions, trained=bool(trained)) if recipe.target == "cuda" else ()),
         ),
         integers=layout.integers,
         floats=layout.floats if layout.integers else (),
@@ -208,6 +211,8 @@ class _Choice:
         """Why a weight that no format takes stays float."""
         if site.node in self.floats:
             return self.floats[site.node]
+        if site.kind == "conv" and self.recipe.target == "cuda":
+            return WHY_CONVOLUTIONS_STAY_FLOAT
         if site.kind == "conv":
             return (
                 "a convolution beside matrix products: --format qdq runs it on integers, --format packed only packs it"
@@ -258,6 +263,8 @@ def _decisions(sites: Sequence[Site], name: str, choice: _Choice) -> tuple[list[
             kernel, resident = plugin.kernel(site, scheme), plugin.resident_bits(site, scheme)
         if site.node in choice.integers:
             kernel = choice.integers[site.node].kernel
+        if choice.recipe.target == "cuda":
+            kernel += ON_CUDA
         decisions.append(Decision(site, scheme, method, name, kernel, resident, given))
     return decisions, warning
 
@@ -326,6 +333,8 @@ def _choose(sites: Sequence[Site], recipe: Recipe) -> tuple[Scheme, str]:
     bits = recipe.table_bits if isinstance(recipe.table_bits, int) and table else recipe.bits
     bits = rule.bits if rule.bits is not None else bits
     block_size = rule.block_size if rule.block_size is not None else recipe.block_size
+    if recipe.target == "cuda" and rule.block_size is None and "block_size" not in recipe.model_fields_set:
+        block_size = block_size_for(sites[0].k)
     symmetric = rule.symmetric if rule.symmetric is not None else recipe.symmetric
     method = rule.method if rule.method is not None else recipe.method
     if recipe.codebook is not None and _takes_codebook(sites, recipe):

@@ -13,8 +13,9 @@ from pathlib import Path
 import onnx
 
 from onnxq import ops
+from onnxq.cuda_target import ON_CUDA
 from onnxq.qdq.layout import IntegerNode
-from onnxq.session import SessionOptions, optimised_graph
+from onnxq.session import CUDA_PROVIDER, SessionOptions, node_providers, optimised_graph
 from onnxq.survey import Site
 
 __all__ = ["FOLDED", "kernels_found"]
@@ -44,7 +45,8 @@ def kernels_found(
     Args:
         path: the quantized model file.
         sites: packed nodes: what to look for, by output name.
-        options: with `use_library`, a packed node shows as `onnxq::PackedMatMul`.
+        options: with `use_library`, a packed node shows as `onnxq::PackedMatMul`; with `cuda` too, as
+            `onnxq::PackedMatMul on CUDA` where the CUDA provider runs it.
         integers: integer nodes: what to look for, by node name.
     Returns:
         Operator by node name; "not found" where the optimised graph has no trace of the output, FOLDED where an
@@ -58,6 +60,9 @@ def kernels_found(
         for name in node.input:
             consumers.setdefault(name, []).append(node)
     found = {site.node: _kernel(site.output, producers, consumers) for site in sites}
+    if options.cuda and options.use_library:
+        ran = node_providers(path, options)
+        found = {node: name + (ON_CUDA if ran.get(node) == CUDA_PROVIDER else "") for node, name in found.items()}
     by_name = {_TOKEN.sub("", node.name): node for node in optimised}
     return found | {integer.node: _integer_kernel(integer, by_name, producers) for integer in integers}
 

@@ -32,7 +32,7 @@ from onnxq.qdq.trained import Trained, lift_trained
 from onnxq.recipe import Recipe
 from onnxq.report import ConvertReport, as_json
 from onnxq.rewrite import Rewritten, rewrite
-from onnxq.session import Session, SessionOptions, check_installation
+from onnxq.session import Session, SessionOptions, check_installation, cuda_present
 from onnxq.sizes import parse_size
 from onnxq.summary import summarise
 from onnxq.survey import Survey, survey_model
@@ -286,17 +286,18 @@ def _kernels(
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Operators found by node name, in stock onnxruntime and with our library; empty where not checked."""
     progress.stage("checking kernels", 2)
-    if plan.target == "cuda" or not plan.decisions or needs_upcast(model.path):
+    cuda = plan.target == "cuda"
+    if not plan.decisions or needs_upcast(model.path) or (cuda and not cuda_present()):
         return {}, {}
     integers = {integer.node for integer in plan.integers}
     sites = [decision.site for decision in plan.decisions if decision.site.node not in integers]
     progress.step("stock onnxruntime")
-    options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
+    options = SessionOptions(custom_op_libraries=model.custom_op_libraries, cuda=cuda)
     stock = kernels_found(written, sites, options, integers=plan.integers)
     progress.step("with onnxq's library")
     if not _has_library():
         return stock, {}
-    ours = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=True)
+    ours = SessionOptions(custom_op_libraries=model.custom_op_libraries, use_library=True, cuda=cuda)
     return stock, kernels_found(written, sites, ours, integers=plan.integers)
 
 

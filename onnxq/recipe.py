@@ -79,7 +79,8 @@ class Recipe(_Strict):
     Attributes:
         format: how quantized weights are written; `auto` chooses per node.
         bits: of matmul weights.
-        block_size: weights along K that share a scale; "channel" gives one scale per output channel.
+        block_size: weights along K that share a scale; "channel" gives one scale per output channel. For CUDA, unless
+            given, it is chosen by weight (onnxq.cuda_target).
         symmetric: signed codes without zero points; None means symmetric at 6 and 8 bits, asymmetric below.
         codebook: write matmul weights as indices into a codebook (4 bits each) instead of integers.
         table_bits: of embedding tables and the head tied to one; "float" leaves them.

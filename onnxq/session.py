@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import tempfile
@@ -19,16 +20,21 @@ from onnxq.errors import InstallationError, SessionError
 from onnxq.library import library_path
 
 __all__ = [
+    "CUDA_PROVIDER",
     "Feed",
     "InputSpec",
     "Session",
     "SessionOptions",
     "check_installation",
+    "cuda_present",
     "execution_providers",
+    "node_providers",
     "node_times",
     "optimised_graph",
     "registration_error",
 ]
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
 
 Feed = Mapping[str, npt.NDArray[np.generic]]
 """One batch: an array for every input, by name."""
@@ -43,12 +49,19 @@ class SessionOptions:
         use_library: register onnxq's kernels too; without them this is stock onnxruntime.
         threads: intra-op threads; 0 lets onnxruntime choose.
         optimise: run graph optimisations (off only to observe a graph exactly as written).
+        cuda: prefer onnxruntime's CUDA provider; see `cuda_present`.
     """
 
     custom_op_libraries: tuple[Path, ...] = ()
     use_library: bool = False
     threads: int = 0
     optimise: bool = True
+    cuda: bool = False
+
+    @property
+    def providers(self) -> list[str]:
+        """Execution providers, the preferred one first."""
+        return [*([CUDA_PROVIDER] if self.cuda else []), "CPUExecutionProvider"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +129,7 @@ class Session:
         if base is not None:
             settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base))
         try:
-            self._session = ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(source, settings, providers=options.providers)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise SessionError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from error
         self.outputs = tuple(output.name for output in self._session.get_outputs())
@@ -154,7 +167,7 @@ def node_times(path: Path, options: SessionOptions, feed: Feed, *, runs: int) ->
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(path), settings, providers=options.providers)
             for _ in range(runs):
                 session.run(None, dict(feed))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf8"))
@@ -175,10 +188,47 @@ def optimised_graph(path: Path, options: SessionOptions) -> onnx.GraphProto:
         settings.optimized_model_filepath = str(target)
         settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimised.data")
         try:
-            ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(str(path), settings, providers=options.providers)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise SessionError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from error
         return onnx.load(target, load_external_data=False).graph
+
+
+def node_providers(path: Path, options: SessionOptions) -> dict[str, str]:
+    """The execution provider that onnxruntime gives each node to, by the names that nodes have in the file.
+
+    Nodes of functions that are inlined go by other names and are not found here.
+    """
+    ort = _onnxruntime()
+    settings = _settings(options)
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        session = ort.InferenceSession(str(path), settings, providers=options.providers)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise SessionError(f"{path}: onnxruntime cannot load it: {_first_line(error)}") from error
+    parts = session.get_provider_graph_assignment_info()
+    return {node.name: part.ep_name for part in parts for node in part.get_nodes()}
+
+
+def cuda_present() -> bool:
+    """Can onnxruntime run a model on a GPU here? The driver is asked first: onnxruntime would complain aloud."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+            return False
+    except (OSError, AttributeError):  # no driver, or a library of that name that is none
+        return False
+    ort = _onnxruntime()
+    options = SessionOptions(cuda=True)
+    if CUDA_PROVIDER not in ort.get_available_providers():
+        return False
+    value = onnx.helper.make_tensor_value_info
+    one = [value(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", one[:1], one[1:])
+    probe = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    session = ort.InferenceSession(probe.SerializeToString(), _settings(options), providers=options.providers)
+    return CUDA_PROVIDER in session.get_providers()
 
 
 _KERNEL_TIME = "_kernel_time"

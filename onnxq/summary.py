@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from onnxq.bench import Latency, Slower
+from onnxq.cuda_target import ON_CUDA
 from onnxq.decide import Plan
 from onnxq.kernels import FOLDED
 from onnxq.obstacles import size_on_disk
@@ -108,11 +109,15 @@ def summarise(
 def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict | None, found: Mapping[str, str]) -> list[str]:
     warnings = []
     for site in sites:
-        if site.found is not None and site.found != site.decision.kernel:
+        expected = site.decision.kernel.removesuffix(ON_CUDA)  # which provider runs it, stock onnxruntime does not say
+        if site.found is not None and site.found != expected:
             warnings.append(
-                f"'{site.decision.site.node}' was expected to run as {site.decision.kernel} in stock onnxruntime, "
+                f"'{site.decision.site.node}' was expected to run as {expected} in stock onnxruntime, "
                 f"but runs as {site.found}"
             )
+        on_cpu = plan.target == "cuda" and site.found_with_library and not site.found_with_library.endswith(ON_CUDA)
+        if on_cpu:
+            warnings.append(f"'{site.decision.site.node}' runs as {site.found_with_library} on the CPU, not on CUDA")
     named = {site.decision.site.node for site in sites}
     for integer in plan.integers:
         seen = found.get(integer.node)
@@ -123,8 +128,10 @@ def _warnings(plan: Plan, sites: Sequence[SiteReport], verdict: Verdict | None, 
             )
     if not sites:
         warnings.append("nothing was quantized; the reasons are listed under what stayed float")
-    if plan.target == "cuda":
-        warnings.append("kernels for CUDA are predicted, not checked: this machine ran the model on its CPU")
+    if plan.target == "cuda" and not found:
+        warnings.append(
+            "kernels for CUDA are predicted, not checked: onnxruntime finds no GPU here, the model was run on the CPU"
+        )
     if verdict is not None and not verdict.finite:
         warnings.append("an output became NaN or infinite; keep the worst layers float with --skip")
     return warnings

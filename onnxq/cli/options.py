@@ -25,7 +25,7 @@ _RECIPE_OPTIONS = [
     click.option(
         "--block-size",
         type=click.Choice([*map(str, BLOCK_SIZES), "channel"]),
-        help="Weights that share one scale [32]; channel: one scale per output channel.",
+        help="Weights that share one scale [32; by weight for cuda]; channel: one scale per output channel.",
     ),
     click.option(
         "--symmetric/--asymmetric",

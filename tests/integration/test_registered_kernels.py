@@ -2,6 +2,7 @@
 to the function body, so a signature that is missing would be a model that does not load."""
 
 import ctypes
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,7 +13,8 @@ from graphs import ONNX_BITS, graph, model, node, op_types, relative_error, run,
 from stages import quantize
 
 import onnxq
-from onnxq import ops
+from onnxq import kernels, ops
+from onnxq.session import CUDA_PROVIDER, SessionOptions, node_providers, optimised_graph
 
 CPU_FLOATS = (np.float32, np.float16)
 """onnxruntime's CPU provider has no bfloat16 MatMul at all, so bfloat16 models do not load there either way."""
@@ -107,3 +109,18 @@ def test_planes_and_codebooks_that_can_be_emitted_are_registered_and_run(registr
     (ours,) = run(quantized, feeds, library=True)
     (body,) = run(quantized, feeds, optimise=False)
     assert relative_error(ours, body) < 0.03
+
+
+def test_which_provider_runs_a_packed_node_is_read_back(tmp_path, monkeypatch):
+    onnx.save(every_kind_of_site(np.float32, np.int64), tmp_path / "float.onnx")
+    report = onnxq.convert(tmp_path / "float.onnx", tmp_path / "packed.onnx")
+    sites = [site.decision.site for site in report.sites if site.decision.site.node in ("fc", "head")]
+    ours = SessionOptions(use_library=True)
+    assert node_providers(tmp_path / "packed.onnx", ours)["fc"] == "CPUExecutionProvider"
+
+    # As on a machine with a GPU, where the provider has taken one of the two.
+    monkeypatch.setattr(kernels, "optimised_graph", lambda path, options: optimised_graph(path, ours))
+    monkeypatch.setattr(kernels, "node_providers", lambda path, options: {"fc": CUDA_PROVIDER, "head": "CPU"})
+    found = kernels.kernels_found(tmp_path / "packed.onnx", sites, replace(ours, cuda=True))
+    assert found["fc"].endswith("::PackedMatMulZeroPoint on CUDA")
+    assert found["head"].endswith("::PackedMatMulTransposed")
