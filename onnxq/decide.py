@@ -32,6 +32,7 @@ from onnxq.qdq.ranges import decide_activations, unobserved_readers, wishes_for
 from onnxq.qdq.trained import NOTHING, Trained, TrainedWeight
 from onnxq.recipe import Override, Recipe
 from onnxq.scheme import BITS, TABLE_BITS, Granularity, Scheme
+from onnxq.shared_kernels import shared_kernels
 from onnxq.survey import MIN_ELEMENTS, Site, Skip, Survey
 from onnxq.unheeded import about_activations, about_layout, unmatched
 
@@ -45,6 +46,9 @@ outliers gained 0.7 dB at the logits of EfficientNet-Lite0 where blocks of 32 ga
 
 _INTEGER_METHOD_WITH_DATA = "gptq"
 """The same, with data to weigh errors by: 5.7 dB more there (weights alone, 26.4 dB against 20.7)."""
+
+_OF_INTEGER_KERNELS = ("qdq", "dynamic")
+"""Formats whose weights are multiplied by codes: 8 bits per channel, whatever `bits` and `block_size` say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,13 @@ class Plan:
 
 
 def needed_opset(recipe: Recipe) -> int:
-    """Default-domain opset that the widths of a recipe need: 21 for 4-bit and blocked types, 25 for 2-bit."""
+    """Default-domain opset that the widths of a recipe need: 21 for 4-bit and blocked types, 25 for 2-bit.
+
+    The format matmulnbits is for old versions of onnxruntime and uses no such type; 17 is what the rules of
+    onnxq.normalise are used to at least.
+    """
+    if recipe.format == "matmulnbits":
+        return 17
     return 25 if 2 in recipe.all_bits else 21
 
 
@@ -155,6 +165,8 @@ def decide(
         recipe, registry, layout, trained, convolutional=bool(trained) or is_convolutional(survey), data=data
     )
     decisions, skips, warnings = _weights(survey, choice)
+    shared = shared_kernels(model.ir, {made.site.node: made.format for made in decisions}, registry)
+    decisions = [replace(made, kernel=shared.get(made.site.node, made.kernel)) for made in decisions]
     order = {site.node: index for index, site in enumerate(survey.sites)}
     activations = decide_activations(layout, model.ir.graph, recipe, evidence, trained) if known else ()
     return Plan(
@@ -192,7 +204,7 @@ class _Choice:
         self.floats = {node.node: node.reason for node in layout.floats}
         self.convolutional = convolutional
         self.integer_method = _INTEGER_METHOD_WITH_DATA if data else _INTEGER_METHOD
-        self.reduce_range = bool(self.integers) and _reduces_range(recipe)
+        self.reduce_range = (bool(self.integers) or recipe.format == "dynamic") and _reduces_range(recipe)
 
     def format(self, sites: Sequence[Site]) -> str | None:
         """Name of the format of a weight; None when it stays float."""
@@ -201,11 +213,21 @@ class _Choice:
         kind, wanted = sites[0].kind, self.recipe.format
         if _takes_codebook(sites, self.recipe):
             return "codebook"
-        if wanted not in ("auto", "qdq"):
+        if wanted not in ("auto", "qdq", "dynamic"):
             return wanted
         table = kind in ("gather", "matmul_transposed")
+        if wanted == "dynamic":
+            return "packed" if table else "dynamic" if kind == "matmul" else None
         packs = table or (wanted == "auto" and kind == "matmul" and not (self.convolutional and self.floats))
         return "packed" if packs else None
+
+    def refusal(self, sites: Sequence[Site], name: str) -> str | None:
+        """Why a table or convolution stays float in a format that is for matmuls; a matmul that it cannot write is
+        an error, since the wish for it then makes no sense."""
+        if sites[0].kind == "matmul":
+            return None
+        accepted, refusals = _acceptable(sites, _choose(sites, self.recipe)[0], self.registry.format(name))
+        return None if accepted else refusals[0][1]
 
     def why_float(self, site: Site) -> str:
         """Why a weight that no format takes stays float."""
@@ -213,6 +235,8 @@ class _Choice:
             return self.floats[site.node]
         if site.kind == "conv" and self.recipe.target == "cuda":
             return WHY_CONVOLUTIONS_STAY_FLOAT
+        if site.kind == "conv" and self.recipe.format == "dynamic":
+            return "a convolution: onnxruntime has no fast kernel for it with dynamic activations; see --format qdq"
         if site.kind == "conv":
             return (
                 "a convolution beside matrix products: --format qdq runs it on integers, --format packed only packs it"
@@ -235,6 +259,8 @@ def _weights(survey: Survey, choice: _Choice) -> tuple[list[Decision], list[Skip
             reason = f"'{float_reader.node}' reads the same weight in float"
         if reason is None and name is None:
             reason = choice.why_float(sites[0])
+        if reason is None and name not in (None, *_OF_INTEGER_KERNELS):
+            reason = choice.refusal(sites, name)
         if reason is not None or name is None:
             skips.extend(_skip(site, reason or "") for site in sites if site.elements >= MIN_ELEMENTS)
         elif name == "qdq" or sites[0].elements >= MIN_ELEMENTS:
@@ -251,11 +277,11 @@ def _decisions(sites: Sequence[Site], name: str, choice: _Choice) -> tuple[list[
     scheme, method = _choose(sites, choice.recipe)
     choice.registry.weight_quantizer(method)
     given = None
-    if name == "qdq":
-        given = choice.trained.weight(sites[0].weight)
+    if name in _OF_INTEGER_KERNELS:
+        given = choice.trained.weight(sites[0].weight) if name == "qdq" else None
         scheme = _integer_scheme(choice.recipe, sites, given, reduced=choice.reduce_range)
         if method == "rtn" and "method" not in choice.recipe.model_fields_set:
-            method = choice.integer_method
+            method = choice.integer_method if name == "qdq" else _INTEGER_METHOD
     scheme, warning = _accepted(sites, scheme, form)
     decisions = []
     for site in sites:
@@ -358,6 +384,17 @@ def _choose(sites: Sequence[Site], recipe: Recipe) -> tuple[Scheme, str]:
 
 def _accepted(sites: Sequence[Site], scheme: Scheme, form: Plugin[Format]) -> tuple[Scheme, str | None]:
     """The scheme, or with a warning the next wider one that the format can write for all sites of a weight."""
+    accepted, refusals = _acceptable(sites, scheme, form)
+    site, why = refusals[0] if refusals else (sites[0], "")
+    if accepted is None:
+        raise RecipeError(f"{site.op_type} '{site.node}': {why}")
+    return accepted, f"'{site.node}' gets {accepted.bits} bits: {why}" if refusals else None
+
+
+def _acceptable(
+    sites: Sequence[Site], scheme: Scheme, form: Plugin[Format]
+) -> tuple[Scheme | None, list[tuple[Site, str]]]:
+    """The scheme in the least width from its own on that the format can write, if any; and why not in those before."""
     refusals: list[tuple[Site, str]] = []
     widths = TABLE_BITS if scheme.bits in TABLE_BITS else BITS  # a width of ONNX gives way to one of ONNX
     for bits in (bits for bits in widths if bits >= scheme.bits):
@@ -365,11 +402,9 @@ def _accepted(sites: Sequence[Site], scheme: Scheme, form: Plugin[Format]) -> tu
         with form.guarded(sites[0].node) as plugin:
             refused = [(site, why) for site in sites if (why := plugin.refuses(site, candidate)) is not None]
         if not refused:
-            warning = f"'{refusals[0][0].node}' gets {bits} bits: {refusals[0][1]}" if refusals else None
-            return candidate, warning
+            return candidate, refusals
         refusals += refused
-    site, why = refusals[0]
-    raise RecipeError(f"{site.op_type} '{site.node}': {why}")
+    return None, refusals
 
 
 def _skip(site: Site, reason: str) -> Skip:

@@ -1,6 +1,7 @@
 """Kernels: which operator really runs each quantized node, read back from onnxruntime's optimised graph.
 
-Packed nodes are found by the name of their output. Integer nodes keep their own name when they are fused (with
+Packed nodes are found by the name of their output, and where a product has become several nodes (format dynamic), by
+the name of the one that multiplies. Integer nodes keep their own name when they are fused (with
 `_token_N` behind it where their layout was changed), while their output's name moves.
 """
 
@@ -60,6 +61,8 @@ def kernels_found(
         for name in node.input:
             consumers.setdefault(name, []).append(node)
     found = {site.node: _kernel(site.output, producers, consumers) for site in sites}
+    sums = {ops.whole_node(node.name): node.op_type for node in optimised if ops.whole_node(node.name) != node.name}
+    found |= {node: sums[node] for node in found if node in sums}
     if options.cuda and options.use_library:
         ran = node_providers(path, options)
         found = {node: name + (ON_CUDA if ran.get(node) == CUDA_PROVIDER else "") for node, name in found.items()}

@@ -20,12 +20,25 @@ input stops onnxruntime's fusion.
 
 from __future__ import annotations
 
+import re
+
 import onnx_ir as ir
 
-__all__ = ["DOMAIN", "VERSION", "packed_gather", "packed_matmul", "packed_op_name"]
+__all__ = ["DOMAIN", "VERSION", "packed_gather", "packed_matmul", "packed_op_name", "whole_node"]
 
 DOMAIN = "onnxq"
 VERSION = 1
+
+
+_PART = re.compile(r"/MatMulInteger(_\d+)?$")
+
+
+def whole_node(name: str) -> str:
+    """Name of the float model's node that a MatMulInteger, or what onnxruntime fused it into, is part of.
+
+    The rewriter names the nodes that replace one after it, with a slash and their operator behind.
+    """
+    return _PART.sub("", name)
 
 
 def packed_op_name(kind: str, *, zero_points: bool, half: bool = False) -> str:

@@ -330,13 +330,16 @@ def _replace(
         # Bodies of one name differ only by added casts; the longer one serves every type.
         if known is None or len(function.graph) > len(known.graph):
             graph.functions[function.identifier()] = function
+    for new_node in replacement.nodes:
+        graph.graph.opset_imports.setdefault(new_node.domain, new_node.version or 1)
     owner, old, new = node.graph, node.outputs[0], replacement.nodes[-1].outputs[0]
     assert isinstance(owner, ir.Graph)
     owner.insert_before(node, list(replacement.nodes))
     for index, extra in enumerate(replacement.nodes[:-1]):
         number = f"_{index + 1}" if index else ""
         extra.name = f"{site.node}/{extra.op_type}{number}"
-        extra.outputs[0].name = f"{site.output}_{extra.op_type.lower()}{number}"
+        for place, value in enumerate(extra.outputs):
+            value.name = f"{site.output}_{extra.op_type.lower()}{number}" + (f".{place}" if place else "")
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     name, old.name = old.name, None
     new.name, new.type, new.shape = name, old.type, old.shape

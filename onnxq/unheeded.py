@@ -29,6 +29,9 @@ _OF_INTEGER_NODES = (
 )
 """Keys of a recipe that only nodes on integer codes heed."""
 
+_OF_DYNAMIC_ONES = ("per_channel", "reduce_range")
+"""Those of them that format dynamic heeds too."""
+
 
 class _Decided(Protocol):
     """What is needed of a Decision."""
@@ -72,14 +75,15 @@ def about_layout(decision: _Decided, rule: Override, recipe: Recipe) -> list[str
         if block_size != "channel" or scheme.granularity != "blocked":
             return []
         return [f"'{site.node}': tables are packed in blocks, block_size channel becomes {scheme.block_size}"]
-    if site.kind != "conv" and decision.format != "qdq":
+    integers = decision.format in ("qdq", "dynamic")
+    if site.kind != "conv" and not integers:
         return []
     dropped = [f"bits:{rule.bits}"] if rule.bits not in (None, scheme.bits) else []
     dropped += [f"block_size:{rule.block_size}"] if rule.block_size not in (None, "channel") else []
     dropped += ["symmetric:false"] if rule.symmetric is False and scheme.symmetric else []
     if not dropped:
         return []
-    where = "integer kernels" if decision.format == "qdq" else "convolutions"
+    where = "integer kernels" if integers else "convolutions"
     return [f"'{site.node}': {', '.join(dropped)} has no effect, {where} take {scheme} weights only"]
 
 
@@ -90,9 +94,10 @@ def about_activations(activations: Sequence[ActivationDecision], recipe: Recipe,
     if layout.integers:
         return []
     defaults = Recipe()
-    wished = [key for key in _OF_INTEGER_NODES if getattr(recipe, key) != getattr(defaults, key)]
+    idle = [key for key in _OF_INTEGER_NODES if recipe.format != "dynamic" or key not in _OF_DYNAMIC_ONES]
+    wished = [key for key in idle if getattr(recipe, key) != getattr(defaults, key)]
     for rule in recipe.override:
-        wished += [key for key in _OF_INTEGER_NODES if getattr(rule, key, None) is not None]
+        wished += [key for key in idle if getattr(rule, key, None) is not None]
     if not wished:
         return []
     return [f"no node runs on integer codes: {', '.join(dict.fromkeys(wished))} has no effect"]

@@ -122,6 +122,10 @@ def _incomparable(expected: object, got: object) -> str | None:
     return None
 
 
+_PRODUCTS = frozenset({"MatMulNBits", "MatMulInteger"})
+"""Operators with quantized weights and no DequantizeLinear in front of them."""
+
+
 def watched_values(reference: Path, quantized: Path) -> tuple[dict[str, str], dict[str, str]]:
     """For each quantized node of the main graph the value to compare; and for the others why there is none."""
     float_values = {
@@ -138,15 +142,16 @@ def watched_values(reference: Path, quantized: Path) -> tuple[dict[str, str], di
     watched: dict[str, str] = {}
     unwatched: dict[str, str] = {}
     for node in graph.node:
-        if node.domain != ops.DOMAIN and not dequantized.intersection(node.input):
+        packed = node.domain == ops.DOMAIN or node.op_type in _PRODUCTS
+        if not packed and not dequantized.intersection(node.input):
             continue
         value = node.output[0]
         while value not in float_values and len(consumers.get(value, ())) == 1:
             value = consumers[value][0].output[0]
         if value in float_values:
-            watched[node.name] = value
+            watched[ops.whole_node(node.name)] = value
         else:
-            unwatched[node.name] = "the float model has no value to compare it with"
+            unwatched[ops.whole_node(node.name)] = "the float model has no value to compare it with"
     return watched, unwatched
 
 

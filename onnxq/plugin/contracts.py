@@ -144,7 +144,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """Nodes that stand in for a site's node, in order; the last one's first output is the site's output."""
+    """Nodes that stand in for a site's node, in order; the last one's first output is the site's output.
+
+    Domains of the nodes that the model does not import yet are imported, in the nodes' `version` (1 when they have
+    none).
+    """
 
     nodes: Sequence[ir.Node]
     functions: Sequence[ir.Function] = ()
@@ -152,7 +156,11 @@ class Replacement:
 
 @runtime_checkable
 class Format(Protocol):
-    """Writes a quantized weight into the graph."""
+    """Writes a quantized weight into the graph.
+
+    A format whose nodes onnxruntime fuses otherwise where several of them read one activation has an attribute
+    `shared_kernel`: the operator to expect there, in place of `kernel`'s.
+    """
 
     name: str
 

@@ -56,10 +56,10 @@ def integer_layout(
     """
     wanted = recipe.format == "qdq" or (recipe.format == "auto" and (bool(trained) or is_convolutional(survey)))
     if recipe.target == "cuda":  # 2
-        if recipe.format == "qdq":
+        if recipe.format in ("qdq", "dynamic"):
             raise RecipeError(
-                "--format qdq with --target cuda: onnxruntime's CUDA provider has no integer kernels for Q/DQ and "
-                "would run them as extra steps; use --format packed, or --target cpu"
+                f"--format {recipe.format} with --target cuda: onnxruntime's CUDA provider has no integer kernels for "
+                "quantized activations and would run them as extra steps; use --format packed, or --target cpu"
             )
         return EMPTY
     if not wanted:

@@ -71,3 +71,20 @@ def test_a_tied_table_is_stored_once_and_every_matmul_is_packed(tmp_path: Path) 
         stored = [site for site in report.sites if site.decision.site.weight == "token_embd.weight"]
         assert len(stored) == 2
         assert sum(site.stored_bytes > 0 for site in stored) == 1
+
+
+@pytest.mark.suite
+@pytest.mark.parametrize(("form", "kernels", "cosine"), [
+    ("dynamic", {"MatMulIntegerToFloat": 18, "DynamicQuantizeMatMul": 18}, 0.97),
+    ("matmulnbits", {"MatMulNBits": 36}, 0.995),
+])  # fmt: skip
+def test_minilm_in_the_thin_formats(tmp_path: Path, form: str, kernels: dict[str, int], cosine: float) -> None:
+    folder = ModelFolder.default()
+    (minilm,) = [model for model in SUITE if model.name == "minilm"]
+    fetch_models([minilm], folder, with_data=False, say=lambda line: None)
+    report = onnxq.convert(
+        minilm.path(folder), tmp_path / "q.onnx", format=form, bits=8, data="benchmarks.models.data:minilm_texts"
+    )
+    found = [site.found for site in report.sites if site.decision.format == form]
+    assert {name: found.count(name) for name in set(found)} == kernels
+    assert report.verdict.outputs["last_hidden_state"].cosine > cosine
