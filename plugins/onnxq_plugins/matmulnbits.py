@@ -102,7 +102,7 @@ def _packed(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
     wide[:, :m] = codes
     groups = wide.reshape(n, -1, per_byte)
     shifts = (bits * np.arange(per_byte)).astype(np.uint8)
-    return np.bitwise_or.reduce(groups << shifts, axis=2).astype(np.uint8)
+    return np.asarray(np.bitwise_or.reduce(groups << shifts, axis=2), np.uint8)
 
 
 @hookimpl
