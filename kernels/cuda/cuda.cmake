@@ -3,7 +3,7 @@
 #   ONNXQ_CUDA                AUTO: if nvcc is found   ON: required   OFF: CPU only. Also an environment variable,
 #                             which pip passes through: the fatbins take minutes, a developer may not need them
 #   ONNXQ_CUDA_ARCHITECTURES  cubins to make; PTX for compute_80 is always added for later GPUs
-#   ONNXQ_CUDA_MODULES        which kernels: all of element_bits, unless a test build wants a few
+#   ONNXQ_CUDA_MODULES        which kernels: all of element_bits and element_codebook<bits>, unless a test build wants a few
 #   ONNXQ_CUDA_EMULATED       test builds: let ONNXQ_CUDA_DRIVER name another driver, run on the CPU provider
 #
 # Building needs nvcc and nothing else of CUDA; running needs the driver, which is opened by dlopen.
@@ -17,8 +17,8 @@ set(ONNXQ_CUDA_ARCHITECTURES "80;86;89;90;100;120" CACHE STRING "Compute capabil
 set(ONNXQ_CUDA_MODULES "" CACHE STRING "Modules to build, e.g. half_4; empty for all")
 if(NOT ONNXQ_CUDA_MODULES)
   foreach(_element half bfloat16 float)
-    foreach(_bits 2 3 4 5 6 8)
-      list(APPEND ONNXQ_CUDA_MODULES ${_element}_${_bits})
+    foreach(_code 2 3 4 5 6 8 codebook2 codebook3 codebook4)
+      list(APPEND ONNXQ_CUDA_MODULES ${_element}_${_code})
     endforeach()
   endforeach()
 endif()
@@ -61,15 +61,20 @@ else()
   set(_entries "")
   set(_fatbins "")
   foreach(_module IN LISTS ONNXQ_CUDA_MODULES)
-    string(REGEX MATCH "^([a-z0-9]+)_([0-9])$" _ ${_module})
-    set(_bits ${CMAKE_MATCH_2})
+    string(REGEX MATCH "^([a-z0-9]+)_(codebook)?([0-9])$" _ ${_module})
+    set(_bits ${CMAKE_MATCH_3})
+    if(CMAKE_MATCH_2)
+      set(_code -DONNXQ_CODE=Codebook -DONNXQ_NO_GATHER)
+    else()
+      set(_code -DONNXQ_CODE=Integers)
+    endif()
     string(REPLACE "half" "kHalf" _constant ${CMAKE_MATCH_1})
     string(REPLACE "bfloat16" "kBFloat16" _constant ${_constant})
     string(REGEX REPLACE "^float$" "kFloat" _constant ${_constant})
     add_custom_command(
       OUTPUT ${_out}/${_module}.fatbin
       COMMAND ${ONNXQ_NVCC} -std=c++17 -O3 -fatbin -compress-mode=size ${_gencode} -DONNXQ_MODULE=${_module}
-              -DONNXQ_ELEMENT=${_constant} -DONNXQ_BITS=${_bits} ${_cuda}/device/packed_ops.cu
+              -DONNXQ_ELEMENT=${_constant} -DONNXQ_BITS=${_bits} ${_code} ${_cuda}/device/packed_ops.cu
               -o ${_out}/${_module}.fatbin
       DEPENDS ${_cuda}/device/packed_ops.cu ${_headers}
       COMMENT "CUDA kernels ${_module}"

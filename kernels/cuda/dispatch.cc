@@ -46,9 +46,9 @@ std::string kernel_name(Kind kind, int block_log2) {
   return kind == Kind::kMid ? "mid" : "wide";
 }
 
-std::string module_name(Element element, int bits) {
+std::string module_name(Element element, int bits, bool codebook) {
   static constexpr const char* kNames[kElements] = {"half", "bfloat16", "float"};
-  return std::string(kNames[static_cast<int>(element)]) + "_" + std::to_string(bits);
+  return std::string(kNames[static_cast<int>(element)]) + (codebook ? "_codebook" : "_") + std::to_string(bits);
 }
 
 }  // namespace onnxq::cuda

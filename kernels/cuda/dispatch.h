@@ -40,7 +40,7 @@ Choice launch_of(Kind kind, const Product& product);
 // Its name in the module: "decode_p32" for blocks of 32, "mid", "wide".
 std::string kernel_name(Kind kind, int block_log2);
 
-// The module that holds the kernels of one type and width: "half_4".
-std::string module_name(Element element, int bits);
+// The module that holds the kernels of one type and width: "half_4", or "half_codebook4".
+std::string module_name(Element element, int bits, bool codebook);
 
 }  // namespace onnxq::cuda

@@ -17,7 +17,7 @@ Gather::Gather(const PackedWeight& packed)
       zero_stride_(packed.zero_stride),
       element_(packed.element),
       weight_((current_device(), DeviceWeight::upload(packed))),
-      function_(find_function(module_name(packed.element, packed.bits), "gather", 0)) {}
+      function_(find_function(module_name(packed.element, packed.bits, false), "gather", 0)) {}
 
 void Gather::run(const void* indices, bool wide, void* output, int64_t count, Stream stream) const {
   if (count == 0) return;

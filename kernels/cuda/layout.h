@@ -134,7 +134,6 @@ struct MatMulArgs {
   const void* weights;       // tiles, see above
   const void* scales;        // see above
   const uint8_t* zeros;      // see above
-  const void* codebook;      // [16] in the element type, CodebookMatMul only
   void* output;              // [m, n] row-major
   int32_t m;
   int32_t n;
@@ -144,7 +143,21 @@ struct MatMulArgs {
   int32_t aligned_rows;      // rows of `activations` start on 16 bytes
   int32_t aligned_output;    // rows of `output` start on 16 bytes
 };
-static_assert(sizeof(MatMulArgs) == 80);
+static_assert(sizeof(MatMulArgs) == 72);
+
+// A scalar codebook of up to 16 values as byte permutes look it up: four values to a word, low bytes of values
+// 0 .. 15 in words 0 .. 3, high bytes in words 4 .. 7. float values are the sum of three bfloat16 parts, the two
+// 16-bit types have one.
+inline constexpr int kCodebookEntries = 16;
+inline constexpr int kCodebookWords = 8;
+ONNXQ_ANYWHERE constexpr int codebook_parts(Element e) { return e == Element::kFloat ? 3 : 1; }
+
+// The same launch for CodebookMatMul. The table travels with the arguments: constant memory on the device, nothing
+// to allocate, and no wait for it before the first weight.
+struct CodebookArgs : MatMulArgs {
+  uint32_t table[3][kCodebookWords];
+};
+static_assert(sizeof(CodebookArgs) == 72 + 3 * kCodebookWords * 4);
 
 // PackedGather: row `indices[i]` of the [vocabulary, k] table, whose rows are the columns above.
 struct GatherArgs {

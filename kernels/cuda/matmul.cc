@@ -1,5 +1,6 @@
 #include "cuda/matmul.h"
 
+#include <cstring>
 #include <limits>
 
 #include "cuda/modules.h"
@@ -14,17 +15,18 @@ MatMul::MatMul(const PackedWeight& packed)
       block_log2_(packed.block_log2),
       zero_stride_(packed.zero_stride),
       element_(packed.element),
+      table_(packed.table),
       device_(current_device()),
       weight_(DeviceWeight::upload(packed)) {
   for (const Kind kind : {Kind::kDecode, Kind::kMid, Kind::kWide})
     functions_[static_cast<std::size_t>(kind)] =
-        find_function(module_name(element_, bits_), kernel_name(kind, block_log2_),
+        find_function(module_name(element_, bits_, packed.codebook), kernel_name(kind, block_log2_),
                       launch_of(kind, {element_, bits_, 1, n_}).shared_bytes);
 }
 
 void MatMul::launch(Kind kind, const void* activations, void* output, int m, Stream stream) const {
   const int64_t width = element_bytes(element_);
-  MatMulArgs args{};
+  CodebookArgs args{};  // begins with the MatMulArgs that kernels of integers take
   args.activations = activations;
   args.weights = weight_->tiles();
   args.scales = weight_->scales();
@@ -37,6 +39,8 @@ void MatMul::launch(Kind kind, const void* activations, void* output, int m, Str
   args.zero_stride = zero_stride_;
   args.aligned_rows = rows_on_16_bytes(activations, k_ * width);
   args.aligned_output = rows_on_16_bytes(output, n_ * width);
+  static_assert(sizeof args.table == sizeof table_);
+  std::memcpy(args.table, table_.data(), sizeof args.table);
   void* params[] = {&args};
   const Choice choice = launch_of(kind, {element_, bits_, m, n_});
   check(driver().cuLaunchKernel(functions_[static_cast<std::size_t>(kind)], choice.grid_x, choice.grid_y, 1,

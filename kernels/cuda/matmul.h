@@ -26,6 +26,7 @@ class MatMul {
  private:
   const int k_, n_, bits_, block_log2_, zero_stride_;
   const Element element_;
+  const CodebookTable table_;  // sent with every launch; all zeros for integers, whose kernels do not take it
   const Device device_;
   const std::shared_ptr<const DeviceWeight> weight_;
   std::array<Function, 3> functions_;  // by Kind

@@ -42,6 +42,24 @@ class NodeWeight final : public Weight {
   const cpu::WeightSource& source_;
 };
 
+// The same of a codebook node.
+class NodeCodebook final : public Weight {
+ public:
+  explicit NodeCodebook(const cpu::CodebookSource& source) : indices_(source.indices) {
+    k = indices_.k;
+    n = indices_.n;
+    block = indices_.block;
+    bits = indices_.bits();
+    for (int i = 0; i < source.entries; ++i) codebook.push_back(source.value(i));
+  }
+  int code(int64_t row, int64_t column) const override { return indices_.code(row, column); }
+  int zero_point(int64_t, int64_t) const override { return 0; }
+  float scale(int64_t block_row, int64_t column) const override { return indices_.scale(block_row, column); }
+
+ private:
+  const cpu::WeightSource& indices_;
+};
+
 // The constant inputs of a node that hold its weight.
 struct WeightInputs {
   std::size_t codes;      // codes, or the low plane
@@ -121,18 +139,39 @@ std::unique_ptr<ort::Kernel> create_planes(const Op& op, const Api& api, const O
   return std::make_unique<MatMulKernel>(api, read_weight(op, api, info, {.codes = 1, .high = 2, .scales = 3}));
 }
 
+// Inputs: A, low (, high), codebook, scales.
+std::unique_ptr<ort::Kernel> create_codebook(const Op& op, const Api& api, const OrtKernelInfo* info) {
+  const bool two_planes = op.traits.bits == 3;
+  const std::size_t at = two_planes ? 3 : 2;
+  const Tensor low = ort::require_constant(api, info, 1, "low");
+  const Tensor high = two_planes ? ort::require_constant(api, info, 2, "high") : Tensor{};
+  const Tensor codebook = ort::require_constant(api, info, at, "codebook");
+  const Tensor scales = ort::require_constant(api, info, at + 1, "scales");
+  const cpu::CodebookSource source =
+      ort::check_codebook({op.traits.bits, &low, two_planes ? &high : nullptr, &scales, nullptr}, codebook,
+                          ort::read_rows(api, info), ort::read_block_size(api, info));
+  if (source.dim != 1)
+    fail("codebook has shape ", ort::to_string(codebook.shape),
+         ": CUDA kernels look up scalars (a dim of 1); run this model without CUDAExecutionProvider");
+  return std::make_unique<MatMulKernel>(api, repack(NodeCodebook(source), element_of(op.output)));
+}
+
 // Inputs: data, indices, scales (, zero_points).
 std::unique_ptr<ort::Kernel> create_gather(const Op& op, const Api& api, const OrtKernelInfo* info) {
   return std::make_unique<GatherKernel>(api, read_weight(op, api, info, {.codes = 0, .scales = 2}));
 }
 
-// Weights, scales and zero points stay in CPU memory, where repacking reads them: onnxruntime then makes no
+auto create_of(const std::string& name) {
+  if (name.starts_with("PackedGather")) return create_gather;
+  if (name.starts_with("PackedMatMulBits")) return create_planes;
+  return name.starts_with("CodebookMatMul") ? create_codebook : create_matmul;
+}
+
+// Weights, scales, codebooks and zero points stay in CPU memory, where repacking reads them: onnxruntime then makes no
 // device copy of its own, and the device holds a weight once. Activations and indices come on the device.
 std::unique_ptr<Op> cuda_op(const Op& cpu_op, std::vector<ElementType> inputs, ElementType output) {
   const bool gather = cpu_op.name.starts_with("PackedGather");
-  const bool planes = cpu_op.name.starts_with("PackedMatMulBits");
-  auto op = std::make_unique<Op>(cpu_op.name, std::move(inputs), output, cpu_op.traits,
-                                 gather ? create_gather : planes ? create_planes : create_matmul);
+  auto op = std::make_unique<Op>(cpu_op.name, std::move(inputs), output, cpu_op.traits, create_of(cpu_op.name));
 #ifndef ONNXQ_CUDA_EMULATED
   op->GetExecutionProviderType = [](const ort::OrtCustomOp*) { return "CUDAExecutionProvider"; };
   // The input that is not a constant: indices of a gather, else activations.
@@ -151,7 +190,7 @@ const std::vector<std::unique_ptr<Op>>& cuda_ops() {
   static const std::vector<std::unique_ptr<Op>> ops = [] {
     std::vector<std::unique_ptr<Op>> list;
     for (const auto& cpu_op : ort::all_ops()) {
-      if (cpu_op->name.starts_with("CodebookMatMul")) continue;  // CPU only so far, see README.md
+      if (cpu_op->name == "CodebookMatMul8") continue;  // up to 256 entries, not 16: CPU only, see README.md
       list.push_back(cuda_op(*cpu_op, cpu_op->inputs, cpu_op->output));
       if (cpu_op->name.starts_with("PackedGather") || cpu_op->output != ElementType::kFloat16) continue;
       std::vector<ElementType> inputs = cpu_op->inputs;

@@ -61,6 +61,33 @@ void put_scale(uint8_t* scales, int64_t index, Element element, float value) {
   std::memcpy(scales + 2 * index, &bits, 2);
 }
 
+// The part of `value` that bfloat16 holds, rounded to nearest: after three of them nothing of a float is left. Part j is
+// at most 2^-8j of the value, and part i of a token, which is cut, at most 2^(1-8i): so what the kernels leave out,
+// i + j > 2, is below 2^-22 of the product.
+uint16_t take_bfloat(float& value) {
+  const uint16_t bits = to_bfloat(value);
+  value -= std::bit_cast<float>(uint32_t{bits} << 16);
+  return bits;
+}
+
+void put_entry(CodebookTable::value_type& words, int entry, uint16_t bits) {
+  words[static_cast<std::size_t>(entry / 4)] |= (bits & 0xffu) << (entry % 4 * 8);
+  words[static_cast<std::size_t>(4 + entry / 4)] |= (bits >> 8u) << (entry % 4 * 8);
+}
+
+// Values in the type of the activations, as CastLike(codebook, A) makes them.
+CodebookTable codebook_table(const std::vector<float>& values, Element element) {
+  CodebookTable table{};
+  for (int entry = 0; entry < static_cast<int>(values.size()); ++entry) {
+    float left = values[static_cast<std::size_t>(entry)];
+    for (int part = 0; part < codebook_parts(element); ++part) {
+      const uint16_t bits = element == Element::kHalf ? cpu::float_to_half(left) : take_bfloat(left);
+      put_entry(table[static_cast<std::size_t>(part)], entry, bits);
+    }
+  }
+  return table;
+}
+
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 }  // namespace
@@ -76,6 +103,13 @@ PackedWeight repack(const Weight& source, Element element) {
   packed.bits = source.bits;
   packed.block_log2 = std::countr_zero(static_cast<unsigned>(source.block));
   packed.element = element;
+  packed.codebook = !source.codebook.empty();
+  if (packed.codebook) {
+    const std::size_t most = std::size_t{1} << source.bits;
+    if (most > kCodebookEntries || source.codebook.size() > most)
+      fail("a codebook of ", source.codebook.size(), " entries for ", source.bits, "-bit indices has no CUDA kernel");
+    packed.table = codebook_table(source.codebook, element);
+  }
 
   const int64_t column_tiles = ceil_div(packed.n, kTileColumns), depth_tiles = ceil_div(packed.k, kTileDepth);
   const int64_t rows = scale_rows(packed.k, source.block);

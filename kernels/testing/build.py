@@ -24,6 +24,7 @@ from ptx import parse_module, translate  # noqa: E402
 
 ELEMENTS = {"half": "kHalf", "bfloat16": "kBFloat16", "float": "kFloat"}
 WIDTHS = (2, 3, 4, 5, 6, 8)
+CODEBOOK_WIDTHS = (2, 3, 4)
 HOST_SOURCES = (
     "device_weight.cc", "dispatch.cc", "driver.cc", "gather.cc", "matmul.cc", "modules.cc", "repack.cc",
 )  # fmt: skip
@@ -36,14 +37,15 @@ class BuildError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The kernels of one activation type and one width."""
+    """The kernels of one activation type and one width of integers or codebook indices."""
 
     element: str
     bits: int
+    codebook: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.element}_{self.bits}"
+        return f"{self.element}_{'codebook' * self.codebook}{self.bits}"
 
     @property
     def defines(self) -> tuple[str, ...]:
@@ -51,7 +53,14 @@ class Variant:
             f"-DONNXQ_MODULE={self.name}",
             f"-DONNXQ_ELEMENT={ELEMENTS[self.element]}",
             f"-DONNXQ_BITS={self.bits}",
+            *(("-DONNXQ_CODE=Codebook", "-DONNXQ_NO_GATHER") if self.codebook else ("-DONNXQ_CODE=Integers",)),
         )
+
+
+def all_variants() -> list[Variant]:
+    """What cuda.cmake builds when it builds everything."""
+    return [v for e in ELEMENTS for v in (*(Variant(e, b) for b in WIDTHS),
+                                          *(Variant(e, b, codebook=True) for b in CODEBOOK_WIDTHS))]  # fmt: skip
 
 
 def find_nvcc() -> str | None:
@@ -131,7 +140,7 @@ def harness() -> Path:
 def _images(architecture: str) -> Path:
     """images.cc with the fatbins of every variant for one compute capability."""
     cuda = KERNELS / "cuda"
-    variants = [Variant(e, b) for e in ELEMENTS for b in WIDTHS]
+    variants = all_variants()
 
     def make(folder: Path) -> None:
         final = OUTPUT / f"images-{key}"  # where the folder will be when g++ reads it

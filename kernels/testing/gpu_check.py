@@ -37,7 +37,7 @@ def correctness() -> dict:
     import build
 
     failures, count = [], 0
-    variants = [build.Variant(e, b) for e in build.ELEMENTS for b in build.WIDTHS]
+    variants = build.all_variants()
     for variant in variants if emulation.on_hardware() else variants[2:3]:
         for kernel, m in (("decode", 5), ("mid", 33), ("wide", 130)):
             for k, n, block in ((256, 64, 16), (328, 137, 32), (203, 50, 64), (4232, 48, 128), (1160, 96, 256)):

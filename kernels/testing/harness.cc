@@ -69,8 +69,9 @@ struct ProductCase {
   const uint8_t* codes;
   const void* scales;
   const uint8_t* zero_points;
+  const float* codebook;  // null: codes are integers
   void* output;
-  int64_t m, k, n;
+  int64_t m, k, n, entries;  // entries: of the codebook
   int32_t bits, block, element, is_signed, transposed, half_scales;
   int32_t kind;  // of dispatch.h, or -1: let dispatch choose
   int32_t skew;  // bytes by which activations and output miss their alignment
@@ -85,6 +86,7 @@ class CaseWeight final : public Weight {
     block = c.block;
     bits = c.bits;
     has_zero_points = c.zero_points != nullptr;
+    if (c.codebook != nullptr) codebook.assign(c.codebook, c.codebook + c.entries);
   }
   int code(int64_t row, int64_t column) const override {
     const int flip = case_.is_signed ? symmetric_zero(bits) : 0;

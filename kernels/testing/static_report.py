@@ -24,7 +24,7 @@ import build
 ARCHITECTURES = ("80", "86", "89", "90", "100", "120")
 BUDGETS = build.KERNELS / "cuda" / "budgets.json"
 # Compiled for every architecture; the other variants share their code and are checked on sm_80.
-EVERYWHERE = ("half_4", "half_8", "bfloat16_4", "float_4")
+EVERYWHERE = ("half_4", "half_8", "bfloat16_4", "float_4", "half_codebook4", "float_codebook4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,10 @@ class Kernel:
         return self.loop.before + (self.loop.instructions - self.loop.before) / 3
 
     def weights_per_instruction(self) -> float | None:
-        """Decode only: an m16n8k16 takes 256 weights; float tokens take three products each."""
+        """Decode only: an m16n8k16 takes 256 weights; float tokens take three products each, and six with codebooks."""
         if self.loop is None or "decode" not in self.name:
             return None
-        parts = 3 if self.name.startswith("float") else 1
+        parts = 1 if not self.name.startswith("float") else 6 if "codebook" in self.name else 3
         return 256 * self.loop.mma / parts / self.loop.instructions
 
 
@@ -141,8 +141,9 @@ def main_loops(sass: str) -> dict[str, Loop]:
 
 
 def cases() -> list[tuple[build.Variant, str]]:
-    variants = [build.Variant(e, b) for e in build.ELEMENTS for b in build.WIDTHS]
-    return [(v, a) for v in variants for a in (ARCHITECTURES if v.name in EVERYWHERE else ARCHITECTURES[:1])]
+    return [
+        (v, a) for v in build.all_variants() for a in (ARCHITECTURES if v.name in EVERYWHERE else ARCHITECTURES[:1])
+    ]
 
 
 def measure_all() -> list[Kernel]:

@@ -8,8 +8,7 @@
 // of activations are not 16-byte aligned, goes tile by tile through `finish`, which guards each read.
 #pragma once
 
-#include "scales.cuh"
-#include "weights.cuh"
+#include "codes.cuh"
 
 namespace onnxq::cuda {
 
@@ -22,17 +21,17 @@ struct Decode {
   static constexpr int kAhead = 2;  // chunks on their way per warp
 };
 
-template <Element E, int Bits, int Period>
+template <Element E, class Code, int Period>
 class DecodeWarp {
  public:
-  __device__ __forceinline__ DecodeWarp(const MatMulArgs& args, int column_tile)
+  __device__ __forceinline__ DecodeWarp(const typename Code::Args& args, int column_tile)
       : args_(args),
         lane_(threadIdx.x % kLanes),
         tiles_((args.k + kTileDepth - 1) / kTileDepth) {
     const auto at = [](const void* p) { return static_cast<const unsigned char*>(p); };
     const int64_t row = static_cast<int64_t>(column_tile) * (row_of(args.k - 1) + 1);
     const int group = lane_ / 4;
-    weights_ = at(args.weights) + static_cast<int64_t>(column_tile) * tiles_ * tile_bytes(Bits);
+    weights_ = at(args.weights) + static_cast<int64_t>(column_tile) * tiles_ * tile_bytes(kBits);
     scales_ = ptx::keep(at(args.scales) + row * Scales::kRowBytes + group * Scales::kBytes);
     zeros_ = ptx::keep(args.zeros + row * args.zero_stride + group * Zeros::kBytes);
     // Lanes of tokens beyond m read token 0 again: same sectors, and their columns are never stored.
@@ -69,19 +68,21 @@ class DecodeWarp {
   }
 
  private:
+  static constexpr int kBits = Code::kBits;
   using Scales = ScaleRow<E, Period>;
-  using Zeros = ZeroRow<Period>;
+  using Zeros = typename Code::template Zeros<Period>;
+  using Dequantizer = typename Code::template Dequantizer<E>;
   static constexpr bool kNarrow = narrow_order(E, Period);
   static constexpr bool kDeep = Period > kTileDepth;          // one scale for the whole chunk
   static constexpr int kRows = kDeep ? 1 : Decode::kChunkTiles;  // scale rows a chunk needs
   static constexpr int kTileWords = 8;                        // 16 activations of a lane
   static constexpr int kRun = kNarrow ? 4 : 8;                // neighbours in the weights' order
   // From a warp's chunk to its next one.
-  static constexpr int kWeightStride = Decode::kWarps * Decode::kChunkTiles * tile_bytes(Bits);
+  static constexpr int kWeightStride = Decode::kWarps * Decode::kChunkTiles * tile_bytes(kBits);
   static constexpr int kTokenStride = Decode::kWarps * Decode::kChunkDepth;
 
   struct Chunk {
-    Tile<Bits> tile[Decode::kChunkTiles];
+    Tile<kBits> tile[Decode::kChunkTiles];
     Scales scales[kRows];
     Zeros zeros[kRows];
   };
@@ -91,7 +92,7 @@ class DecodeWarp {
     return static_cast<unsigned>(depth) >> (Period < kTileDepth ? 6 : args_.block_log2);
   }
   __device__ __forceinline__ const unsigned char* tile_at(int tile) const {
-    return weights_ + static_cast<int64_t>(tile) * tile_bytes(Bits);
+    return weights_ + static_cast<int64_t>(tile) * tile_bytes(kBits);
   }
 
   __device__ __forceinline__ void fetch_scales(int tile, Scales& scales, Zeros& zeros) const {
@@ -102,7 +103,7 @@ class DecodeWarp {
 
   __device__ __forceinline__ void fetch(const unsigned char* weights, int chunk, Chunk& to) const {
 #pragma unroll
-    for (int i = 0; i < Decode::kChunkTiles; ++i) to.tile[i].stream(weights + i * tile_bytes(Bits), lane_);
+    for (int i = 0; i < Decode::kChunkTiles; ++i) to.tile[i].stream(weights + i * tile_bytes(kBits), lane_);
 #pragma unroll
     for (int i = 0; i < kRows; ++i)
       fetch_scales(chunk * Decode::kChunkTiles + i, to.scales[i], to.zeros[i]);
@@ -136,26 +137,29 @@ class DecodeWarp {
   }
 
   template <int Step>
-  __device__ __forceinline__ static void step(const Dequantizer<E, Bits>& dequantizer, const Tile<Bits>& tile,
+  __device__ __forceinline__ static void step(const Dequantizer& dequantizer, const Tile<kBits>& tile,
                                               const Tokens<E, kTileWords>& tokens, float (&block_sum)[4]) {
-    uint32_t a[4];
-    dequantizer.template fragment<Step>(tile, a);
 #pragma unroll
-    for (int p = 0; p < kParts<E>; ++p)
-      multiply<E>(block_sum, a, tokens.word[p][2 * Step], tokens.word[p][2 * Step + 1]);
+    for (int w = 0; w < Dequantizer::kWeightParts; ++w) {
+      uint32_t a[4];
+      dequantizer.template fragment<Step>(tile, w, a);
+#pragma unroll
+      for (int p = 0; p < kParts<E> - w; ++p)
+        multiply<E>(block_sum, a, tokens.word[p][2 * Step], tokens.word[p][2 * Step + 1]);
+    }
   }
 
   // One tile; its sums reach `sum` at every end of a block, and at its own end unless `keep`.
-  __device__ __forceinline__ static void tile_steps(const Tile<Bits>& tile, const Scales& scales,
-                                                    const Zeros& zeros, const Tokens<E, kTileWords>& tokens,
-                                                    float (&block_sum)[4], float (&sum)[4], bool keep) {
+  __device__ __forceinline__ void tile_steps(const Tile<kBits>& tile, const Scales& scales, const Zeros& zeros,
+                                             const Tokens<E, kTileWords>& tokens, float (&block_sum)[4],
+                                             float (&sum)[4], bool keep) const {
     constexpr int kPerBlock = Period < kTileDepth ? Period / kStepDepth : kSteps;
-    Dequantizer<E, Bits> dequantizer(zeros.zeros(0));
+    Dequantizer dequantizer(args_, zeros.zeros(0));
     const auto after = [&](int done) {
       if (done % kPerBlock != 0 || (done == kSteps && keep)) return;
       const int block = done / kPerBlock - 1;
       add_scaled(scales, block, block_sum, sum);
-      if (done < kSteps) dequantizer = Dequantizer<E, Bits>(zeros.zeros(block + 1));
+      if (done < kSteps) dequantizer.next_block(zeros.zeros(block + 1));
     };
     step<0>(dequantizer, tile, tokens, block_sum);
     after(1);
@@ -179,7 +183,7 @@ class DecodeWarp {
   }
 
   __device__ __forceinline__ void finish(int tile, float (&sum)[4]) const {
-    Tile<Bits> codes;
+    Tile<kBits> codes;
     codes.stream(tile_at(tile), lane_);
     Scales scales;
     Zeros zeros;
@@ -189,7 +193,7 @@ class DecodeWarp {
     tile_steps(codes, scales, zeros, tokens, block_sum, sum, false);
   }
 
-  const MatMulArgs& args_;
+  const typename Code::Args& args_;
   const int lane_;
   const int tiles_;  // along K
   const unsigned char* weights_;
@@ -205,14 +209,14 @@ __device__ __forceinline__ int decode_slot(int token, int column) {
   return token / 2 * 32 + ((token % 2 * 16 + column + token / 2 * 8) & 31);
 }
 
-template <Element E, int Bits, int Period>
-__device__ __forceinline__ void decode(const MatMulArgs& args) {
+template <Element E, class Code, int Period>
+__device__ __forceinline__ void decode(const typename Code::Args& args) {
   constexpr int kSums = Decode::kTokens * kTileColumns;
   __shared__ float sums[Decode::kWarps][kSums];
   const int warp = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
 
   float sum[4] = {};
-  DecodeWarp<E, Bits, Period>(args, blockIdx.x).run(warp, sum);
+  DecodeWarp<E, Code, Period>(args, blockIdx.x).run(warp, sum);
 #pragma unroll
   for (int r = 0; r < 4; ++r) sums[warp][decode_slot(lane % 4 * 2 + r % 2, lane / 4 + r / 2 * 8)] = sum[r];
   __syncthreads();

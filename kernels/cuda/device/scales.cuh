@@ -92,4 +92,15 @@ struct ZeroRow {
   __device__ __forceinline__ uint32_t zeros(int block) const { return word[block / 2] >> (block % 2 * 16); }
 };
 
+// Stands for a zero row where codes have no zero point to subtract: nothing is read.
+template <int Period>
+struct NoZeroRow {
+  static constexpr int kBytes = ZeroRow<Period>::kBytes;
+  static constexpr int kRowBytes = ZeroRow<Period>::kRowBytes;
+
+  __device__ __forceinline__ void load(const unsigned char*) {}
+  __device__ __forceinline__ void load_shared(const unsigned char*) {}
+  __device__ __forceinline__ uint32_t zeros(int) const { return 0; }
+};
+
 }  // namespace onnxq::cuda

@@ -6,10 +6,9 @@
 // and added to the result, so that fp16 rounds the final value only.
 #pragma once
 
-#include "scales.cuh"
+#include "codes.cuh"
 #include "tile_epilogue.cuh"
 #include "tile_stage.cuh"
-#include "weights.cuh"
 
 namespace onnxq::cuda {
 
@@ -20,18 +19,19 @@ struct WideShape {
   static constexpr ONNXQ_ANYWHERE TileShape value(Element e) { return wide_shape(e); }
 };
 
-template <Element E, int Bits, class Shape>
+template <Element E, class Code, class Shape>
 class TileWarp {
  public:
-  using Loader = StageLoader<E, Bits, Shape>;
+  using Loader = StageLoader<E, Code, Shape>;
   static constexpr TileShape kShape = Loader::kShape;
   static constexpr StageLayout kLayout = Loader::kLayout;
   static constexpr int kGroupsOfWarp = kShape.column_groups;
   static constexpr int kTokenTiles = kShape.token_tiles;
   using Sums = float[kGroupsOfWarp][kTokenTiles][4];
 
-  __device__ __forceinline__ TileWarp(const MatMulArgs& args, int first_token)
-      : lane_(threadIdx.x % kLanes),
+  __device__ __forceinline__ TileWarp(const typename Code::Args& args, int first_token)
+      : args_(args),
+        lane_(threadIdx.x % kLanes),
         block_log2_(args.block_log2),
         depth_tiles_((args.k + kTileDepth - 1) / kTileDepth) {
     const int warp = threadIdx.x / kLanes;
@@ -64,21 +64,25 @@ class TileWarp {
   }
 
  private:
+  static constexpr int kBits = Code::kBits;
+  using Dequantizer = typename Code::template Dequantizer<E>;
+  template <int Period>
+  using Zeros = typename Code::template Zeros<Period>;
+
   template <int Period>
   __device__ __forceinline__ void multiply_tile(const unsigned char* stage, bool ends, Sums& block_sums,
                                                 Sums& sums) const {
     constexpr int kUnit = narrow_order(E, Period) ? 1 : 2;
-    Tile<Bits> codes[kGroupsOfWarp];
+    Tile<kBits> codes[kGroupsOfWarp];
     ScaleRow<E, Period> scales[kGroupsOfWarp];
-    ZeroRow<Period> zeros[kGroupsOfWarp];
+    Zeros<Period> zeros[kGroupsOfWarp];
 #pragma unroll
     for (int g = 0; g < kGroupsOfWarp; ++g) {
       const int slot = depth_warp_ * kShape.groups() + column_warp_ * kGroupsOfWarp + g, group = lane_ / 4;
       using Scales = ScaleRow<E, Period>;
-      using Zeros = ZeroRow<Period>;
-      codes[g].read_shared(stage + kLayout.weights + slot * tile_bytes(Bits), lane_);
+      codes[g].read_shared(stage + kLayout.weights + slot * tile_bytes(kBits), lane_);
       scales[g].load_shared(stage + kLayout.scales + slot * Scales::kRowBytes + group * Scales::kBytes);
-      zeros[g].load_shared(stage + kLayout.zeros + slot * Zeros::kRowBytes + group * Zeros::kBytes);
+      zeros[g].load_shared(stage + kLayout.zeros + slot * Zeros<Period>::kRowBytes + group * Zeros<Period>::kBytes);
     }
     const uint32_t tokens = ptx::shared_address(stage + token_row(lane_ / 4));
     const auto after = [&](int steps_done) {
@@ -107,21 +111,31 @@ class TileWarp {
 
   // Steps Step .. Step + Unit - 1 of the tile for all tokens of the warp.
   template <int Period, int Step, int Unit>
-  __device__ __forceinline__ void unit(const Tile<Bits> (&codes)[kGroupsOfWarp],
-                                       const ZeroRow<Period> (&zeros)[kGroupsOfWarp], uint32_t tokens,
+  __device__ __forceinline__ void unit(const Tile<kBits> (&codes)[kGroupsOfWarp],
+                                       const Zeros<Period> (&zeros)[kGroupsOfWarp], uint32_t tokens,
                                        Sums& block_sums) const {
-    uint32_t a[kGroupsOfWarp][Unit][4];
 #pragma unroll
-    for (int g = 0; g < kGroupsOfWarp; ++g) {
-      const Dequantizer<E, Bits> dequantizer(zeros[g].zeros(Step * kStepDepth / Period));
-      dequantizer.template fragment<Step>(codes[g], a[g][0]);
-      if constexpr (Unit == 2) dequantizer.template fragment<Step + 1>(codes[g], a[g][1]);
+    for (int w = 0; w < Dequantizer::kWeightParts; ++w) {
+      uint32_t a[kGroupsOfWarp][Unit][4];
+#pragma unroll
+      for (int g = 0; g < kGroupsOfWarp; ++g) {
+        const Dequantizer dequantizer(args_, zeros[g].zeros(Step * kStepDepth / Period));
+        dequantizer.template fragment<Step>(codes[g], w, a[g][0]);
+        if constexpr (Unit == 2) dequantizer.template fragment<Step + 1>(codes[g], w, a[g][1]);
+      }
+      multiply_unit<Step, Unit>(a, kParts<E> - w, tokens, block_sums);
     }
+  }
+
+  // One part of the weights with the first `parts` parts of every token.
+  template <int Step, int Unit>
+  __device__ __forceinline__ void multiply_unit(const uint32_t (&a)[kGroupsOfWarp][Unit][4], int parts,
+                                                uint32_t tokens, Sums& block_sums) const {
 #pragma unroll
     for (int t = 0; t < kTokenTiles; ++t) {
       if (kShape.trim_tokens && t >= live_tiles_) break;
 #pragma unroll
-      for (int part = 0; part < kParts<E>; ++part) {
+      for (int part = 0; part < parts; ++part) {
         uint32_t b[2 * Unit];
         read_tokens<Step, Unit>(tokens + part * kLayout.token_part_bytes + t * 8 * kTokenRowBytes, b);
 #pragma unroll
@@ -168,6 +182,7 @@ class TileWarp {
     }
   }
 
+  const typename Code::Args& args_;
   const int lane_;
   const int block_log2_;
   const int depth_tiles_;
@@ -175,9 +190,9 @@ class TileWarp {
   int live_tiles_;  // token tiles of this warp that hold tokens < m
 };
 
-template <Element E, int Bits, class Shape>
-__device__ __forceinline__ void tile_product(const MatMulArgs& args) {
-  using Warp = TileWarp<E, Bits, Shape>;
+template <Element E, class Code, class Shape>
+__device__ __forceinline__ void tile_product(const typename Code::Args& args) {
+  using Warp = TileWarp<E, Code, Shape>;
   constexpr TileShape kShape = Warp::kShape;
   constexpr StageLayout kLayout = Warp::kLayout;
   extern __shared__ __align__(128) unsigned char shared[];

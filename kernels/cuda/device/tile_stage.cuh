@@ -6,15 +6,16 @@
 #pragma once
 
 #include "../tile_shape.h"
-#include "elements.cuh"
+#include "codes.cuh"
 
 namespace onnxq::cuda {
 
-template <Element E, int Bits, class Shape>
+template <Element E, class Code, class Shape>
 class StageLoader {
  public:
+  static constexpr int kBits = Code::kBits;
   static constexpr TileShape kShape = Shape::value(E);
-  static constexpr StageLayout kLayout = stage_layout(kShape, E, Bits);
+  static constexpr StageLayout kLayout = stage_layout(kShape, E, kBits);
 
   __device__ __forceinline__ StageLoader(const MatMulArgs& args, int first_group, int first_token)
       : args_(args),
@@ -37,7 +38,8 @@ class StageLoader {
     constexpr int kScaleLog2 = sizeof(Storage<E>) == 4 ? 2 : 1;
     load_rows(stage + kLayout.scales, first_tile, static_cast<const unsigned char*>(args_.scales),
               in_row_log2_ + kScaleLog2, 16 << (in_row_log2_ + kScaleLog2));
-    load_rows(stage + kLayout.zeros, first_tile, args_.zeros, in_row_log2_, args_.zero_stride);
+    if constexpr (Code::kZeroPoints)
+      load_rows(stage + kLayout.zeros, first_tile, args_.zeros, in_row_log2_, args_.zero_stride);
     if (E != Element::kFloat && args_.aligned_rows) {
       load_tokens_async(stage, first_tile);
     } else {
@@ -51,7 +53,7 @@ class StageLoader {
   __device__ __forceinline__ int row_log2() const { return args_.block_log2 < 6 ? 6 : args_.block_log2; }
 
   __device__ __forceinline__ void load_weights(unsigned char* to, int first_tile) const {
-    constexpr int kTilePieces = tile_bytes(Bits) / 16;
+    constexpr int kTilePieces = tile_bytes(kBits) / 16;
     constexpr int kTotal = kSlots * kTilePieces;
     const unsigned char* weights = static_cast<const unsigned char*>(args_.weights);
 #pragma unroll 1

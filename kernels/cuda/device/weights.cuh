@@ -102,7 +102,11 @@ __device__ __forceinline__ uint32_t lift_pair(const Tile<Bits>& tile, uint32_t m
 template <Element E, int Bits>
 class Dequantizer {
  public:
-  __device__ __forceinline__ explicit Dequantizer(uint32_t zeros) {
+  static constexpr int kWeightParts = 1;
+
+  __device__ __forceinline__ Dequantizer(const MatMulArgs&, uint32_t zeros) { next_block(zeros); }
+
+  __device__ __forceinline__ void next_block(uint32_t zeros) {
     if constexpr (kInPlace) {
 #pragma unroll
       for (int r = 0; r < kRegisters; ++r) {
@@ -125,7 +129,7 @@ class Dequantizer {
   }
 
   template <int Step>
-  __device__ __forceinline__ void fragment(const Tile<Bits>& tile, uint32_t (&a)[4]) const {
+  __device__ __forceinline__ void fragment(const Tile<Bits>& tile, int /* part */, uint32_t (&a)[4]) const {
     a[0] = pair<Step, 0>(tile);
     a[1] = pair<Step, 1>(tile);
     a[2] = pair<Step, 2>(tile);

@@ -7,6 +7,7 @@ launch code into the emulated driver; `bound` is what the float arithmetic may d
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import sys
 from dataclasses import dataclass, field
@@ -41,8 +42,8 @@ class _Options(ctypes.Structure):
 
 class _ProductCase(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("activations", "codes", "scales", "zero_points", "output")),
-        *((name, ctypes.c_int64) for name in ("m", "k", "n")),
+        *((name, ctypes.c_void_p) for name in ("activations", "codes", "scales", "zero_points", "codebook", "output")),
+        *((name, ctypes.c_int64) for name in ("m", "k", "n", "entries")),
         *((name, ctypes.c_int32)
           for name in ("bits", "block", "element", "is_signed", "transposed", "half_scales", "kind", "skew")),
     ]  # fmt: skip
@@ -82,15 +83,22 @@ class Product:
     block: int
     element: str
     transposed: bool = False
+    codebook: np.ndarray | None = None  # float32 [entries]: codes are indices into it
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.activations.shape[0], *self.codes.shape
 
+    @property
+    def variant(self) -> build.Variant:
+        return build.Variant(self.element, self.bits, codebook=self.codebook is not None)
+
     def weight(self) -> np.ndarray:
         """float64 [k, n]; scales as CastLike(scales, A) gives them."""
         rows = np.arange(self.codes.shape[0]) // self.block
         scales = self.scales.astype(ELEMENT_DTYPES[self.element]).astype(np.float64)[rows]
+        if self.codebook is not None:
+            return self.codebook.astype(ELEMENT_DTYPES[self.element]).astype(np.float64)[self.codes] * scales
         zero = 1 << (self.bits - 1) if self.zero_points is None else self.zero_points[rows].astype(np.float64)
         return (self.codes - zero) * scales
 
@@ -124,6 +132,11 @@ def make_product(
         zero_points=rng.integers(0, 1 << bits, (blocks, n)) if zero_points else None,
         bits=bits, block=block, element=element, transposed=transposed,
     )  # fmt: skip
+
+
+def with_codebook(product: Product, codebook: np.ndarray) -> Product:
+    """The product with its codes as indices into `codebook`, those beyond its end wrapped around."""
+    return dataclasses.replace(product, codes=product.codes % len(codebook), zero_points=None, codebook=codebook)
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -172,7 +185,7 @@ class Emulator:
     def _configure(self, product: Product, seed: int, options: dict) -> None:
         if on_hardware():
             return
-        folder = self.folder or build.emulated_kernels(build.Variant(product.element, product.bits)).parent
+        folder = self.folder or build.emulated_kernels(product.variant).parent
         switches = (options.get(name, False) for name in ("truncate_sums", "count"))
         emulation = _Options(seed, options.get("coresident", 1), True, True, *switches)
         multiprocessors = options.get("multiprocessors", 108)
@@ -210,7 +223,8 @@ def repacked(product: Product) -> tuple[np.ndarray, int, int]:
 def _case(product: Product, kind: int, skew: int):
     m, k, n = product.shape
     codes, scales, zeros = product.codes, product.scales, product.zero_points
-    if zeros is None:
+    signed = zeros is None and product.codebook is None
+    if signed:
         codes = codes ^ (1 << (product.bits - 1))  # two's complement of code - 2^(bits-1)
     if product.transposed:
         codes, scales, zeros = codes.T, scales.T, None if zeros is None else zeros.T
@@ -219,10 +233,12 @@ def _case(product: Product, kind: int, skew: int):
         pack_codes(codes, product.bits),
         np.ascontiguousarray(scales),
         None if zeros is None else pack_codes(zeros, product.bits),
+        None if product.codebook is None else np.ascontiguousarray(product.codebook, np.float32),
         np.zeros((m, n), product.activations.dtype),
     ]
     pointers = [None if a is None else a.ctypes.data for a in arrays]
-    numbers = [m, k, n, product.bits, product.block, list(ELEMENT_DTYPES).index(product.element), zeros is None,
+    entries = 0 if product.codebook is None else len(product.codebook)
+    numbers = [m, k, n, entries, product.bits, product.block, list(ELEMENT_DTYPES).index(product.element), signed,
                product.transposed, product.scales.dtype == np.float16, kind, skew]  # fmt: skip
     return _ProductCase(*pointers, *map(int, numbers)), arrays[-1], arrays
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Bug:
     name: str
-    kernel: str  # decode, mid, wide or gather
+    kernel: str  # decode, mid, wide, gather or codebook
     file: str  # under kernels/cuda
     old: str
     new: str
@@ -29,6 +29,7 @@ DECODE, TILE, STAGE, EPILOGUE = (
     "device/tile_epilogue.cuh",
 )
 WEIGHTS, PTX, ELEMENTS, GATHER = "device/weights.cuh", "device/ptx.cuh", "device/elements.cuh", "device/gather.cuh"
+CODEBOOK = "device/codebook.cuh"
 
 BUGS = [
     # Barriers and waits
@@ -140,7 +141,7 @@ BUGS = [
         "zero points of the first block used throughout",
         "decode",
         DECODE,
-        "      if (done < kSteps) dequantizer = Dequantizer<E, Bits>(zeros.zeros(block + 1));\n",
+        "      if (done < kSteps) dequantizer.next_block(zeros.zeros(block + 1));\n",
         "",
     ),
     Bug("zero points ignored", "decode", DECODE, "static_cast<unsigned>(args_.zero_stride)", "0u"),
@@ -191,4 +192,36 @@ BUGS = [
         "const int upper = 0;",
     ),
     Bug("an index beyond the table is read", "gather", GATHER, "|| index >= args.vocabulary", ""),
+    # Codebooks
+    Bug(
+        "entries 8 to 15 are never chosen",
+        "codebook",
+        CODEBOOK,
+        "permute(0, 0xffffffffu, upper)",
+        "permute(0, 0, upper)",
+    ),
+    Bug("top bits of the indices left in the selectors", "codebook", CODEBOOK, "indices & 0x77777777u", "indices"),
+    Bug(
+        "low and high bytes of a value swapped",
+        "codebook",
+        CODEBOOK,
+        "permute(low, high, 0x6240u)",
+        "permute(high, low, 0x6240u)",
+    ),
+    Bug(
+        "halves of a register swapped",
+        "codebook",
+        CODEBOOK,
+        "permute(low, high, 0x7351u)",
+        "permute(low, high, 0x5173u)",
+    ),
+    Bug("the mask of registers 0 and 1 taken for 2 and 3", "codebook", CODEBOOK, "upper >> 16, a[3", "upper, a[3"),
+    Bug("bytes 1 and 2 of the indices not exchanged", "codebook", CODEBOOK, "0, 0x3120u)", "0, 0x3210u)"),
+    Bug(
+        "part of the table instead of all of it",
+        "codebook",
+        CODEBOOK,
+        "permute(table[2], table[3], select)",
+        "permute(table[2], table[2], select)",
+    ),
 ]

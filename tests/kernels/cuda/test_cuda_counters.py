@@ -1,17 +1,21 @@
 """What the kernels' memory accesses cost: sectors and bank conflicts, counted on whole tiles, where every access
 belongs to a main loop, a prologue or an epilogue."""
 
+import numpy as np
 import pytest
-from emulation import Emulator, build, make_product
+from emulation import Emulator, build, make_product, with_codebook
 from raw_ptx import RawModule, entry
 
 pytestmark = pytest.mark.quick
-VARIANTS = [build.Variant("half", 4), build.Variant("half", 2), build.Variant("half", 8), build.Variant("float", 4)]
+VARIANTS = [build.Variant("half", 4), build.Variant("half", 2), build.Variant("half", 8), build.Variant("float", 4),
+            build.Variant("half", 4, codebook=True)]  # fmt: skip
 
 
 def counts(variant, kernel, m, block):
     emulator = Emulator()
     product = make_product(m, 512, 128, element=variant.element, bits=variant.bits, block=block, zero_points=True)
+    if variant.codebook:
+        product = with_codebook(product, np.linspace(-1, 1, 1 << variant.bits, dtype=np.float32))
     emulator.run(product, kernel=kernel, count=True)
     return emulator.counts()
 
@@ -48,8 +52,6 @@ def test_the_counters_count():
         "\tadd.s64 %rd3, %rd1, %rd2;\n\tld.global.nc.u32 %r2, [%rd3];\n\tshl.b32 %r3, %r1, 7;\n"
         "\tst.shared.f32 [%r3], %r2;\n\tret;"
     )
-    import numpy as np
-
     module = RawModule(entry("strides", body, module="raw_5", shared=4096), module="raw_5")
     assert module.launch("strides", [np.zeros(64, np.uint32)], count=True) == ""
     read, write = sorted(Emulator.counts(), key=lambda c: c.space)

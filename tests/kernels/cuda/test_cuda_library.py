@@ -11,11 +11,12 @@ import sys
 import numpy as np
 import onnx
 import packed_nodes
+import planes
 import pytest
 from emulation import build
 from onnx import TensorProto, helper, numpy_helper
 
-MODULES = tuple(build.Variant(*v) for v in (("half", 4), ("half", 8), ("float", 4), ("half", 3)))
+MODULES = tuple(build.Variant(*v) for v in (("half", 4), ("half", 8), ("float", 4), ("half", 3), ("half", 4, True)))
 HIDDEN, KEYS, INNER = 576, 192, 1536  # SmolLM2-135M
 
 
@@ -109,6 +110,30 @@ def test_every_matmul_signature(emulated_library, environment, tmp_path, transpo
     exact = x.astype(np.float64) @ weight.dequantized()
     magnitude = np.abs(x.astype(np.float64)) @ np.abs(weight.dequantized())
     assert np.all(np.abs(y - exact) <= (2.0**-11 if a == "FLOAT16" else 2.0**-23) * magnitude + 2.0**-24)
+
+
+def codebook_weight(k: int, n: int, *, dim=1) -> planes.PlaneWeight:
+    rng = np.random.default_rng(5)
+    return planes.PlaneWeight(
+        codes=rng.integers(0, 16, (k // dim, n), dtype=np.uint8),
+        scales=rng.uniform(0.25, 1, (-(-k // 32), n)).astype(np.float16), zero_points=None,
+        codebook=rng.standard_normal((16, dim)).astype(np.float16), bits=4, block=32,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tokens", [2, 12])
+def test_a_codebook_node(emulated_library, environment, tmp_path, tokens):
+    weight = codebook_weight(200, 48)
+    x = np.random.default_rng(6).standard_normal((tokens, 200)).astype(np.float16)
+    (y,) = run(tmp_path, planes.plane_model(weight, a=TensorProto.FLOAT16), emulated_library, {"A": x}, environment)
+    magnitude = np.abs(x.astype(np.float64)) @ np.abs(weight.dequantized())
+    assert np.all(np.abs(y - x.astype(np.float64) @ weight.dequantized()) <= 2.0**-11 * magnitude + 2.0**-24)
+
+
+def test_a_codebook_of_vectors_is_refused(emulated_library, environment, tmp_path):
+    model = planes.plane_model(codebook_weight(64, 16, dim=2), a=TensorProto.FLOAT16)
+    with pytest.raises(AssertionError, match=r"'/fc': codebook has shape .16, 2.: CUDA kernels look up scalars"):
+        run(tmp_path, model, emulated_library, {"A": np.zeros((1, 64), np.float16)}, environment)
 
 
 def test_errors_name_the_node(emulated_library, environment, tmp_path):

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from emulation import ROOT, EmulationError, Emulator, build, make_product
+from emulation import ROOT, EmulationError, Emulator, build, make_product, with_codebook
 from planted_bugs import BUGS, Bug
 
 CUDA = ROOT / "kernels" / "cuda"
 TABLE = ROOT / "kernels" / "testing" / "MUTATIONS.md"
 QUICK = {bug for bug in BUGS if bug.kernel == "decode"}
+CODEBOOK = np.random.default_rng(0).standard_normal(16).astype(np.float32)
 
 # (m, k, n, block): ragged everywhere, several blocks a tile, deep blocks, many chunks or stages.
 PRODUCTS = {
@@ -21,18 +22,26 @@ PRODUCTS = {
     "mid": [(21, 1352, 37, 32), (33, 1160, 50, 128), (16, 1160, 50, 16)],  # 6 and 5 turns of 4 stages
     "wide": [(130, 392, 137, 32), (130, 584, 137, 128)],
     "gather": [(1, 328, 37, 32)],
+    "codebook": [(5, 328, 37, 32), (8, 4224, 16, 32)],  # the decode kernel with Codebook<4>
 }
 KERNELS = {  # name in the module: (launch bound, code)
     "decode_p16": ("Decode::kThreads", None), "decode_p64": ("Decode::kThreads", None),
-    "decode_p32": ("Decode::kThreads", "decode<Element::kHalf, 4, 32>(args);"),
-    "decode_p128": ("Decode::kThreads", "decode<Element::kHalf, 4, 128>(args);"),
-    "mid": ("256", "tile_product<Element::kHalf, 4, MidShape>(args);"),
-    "wide": ("256", "tile_product<Element::kHalf, 4, WideShape>(args);"),
+    "decode_p32": ("Decode::kThreads", "decode<Element::kHalf, Integers<4>, 32>(args);"),
+    "decode_p128": ("Decode::kThreads", "decode<Element::kHalf, Integers<4>, 128>(args);"),
+    "mid": ("256", "tile_product<Element::kHalf, Integers<4>, MidShape>(args);"),
+    "wide": ("256", "tile_product<Element::kHalf, Integers<4>, WideShape>(args);"),
     "gather": ("kGatherThreads", "gather<Element::kHalf, 4>(args);"),
 }  # fmt: skip
 
 
+def variant_of(kernel: str) -> build.Variant:
+    return build.Variant("half", 4, codebook=kernel == "codebook")
+
+
 def source_with_one_kernel(kernel: str) -> str:
+    if kernel == "codebook":
+        return source_with_one_kernel("decode").replace("Integers<4>", "Codebook<4>").replace(
+            "half_4", "half_codebook4").replace("MatMulArgs", "CodebookArgs")  # fmt: skip
     text = '#include "decode.cuh"\n#include "gather.cuh"\n#include "tile.cuh"\nusing namespace onnxq::cuda;\n'
     for name, (threads, code) in KERNELS.items():
         args = "GatherArgs" if name == "gather" else "MatMulArgs"
@@ -54,7 +63,7 @@ def plant(bug: Bug | None, kernel: str, folder) -> Emulator:
         text = path.read_text()
         assert bug.old in text, f"{bug}: nothing to edit in {bug.file}"
         path.write_text(text.replace(bug.old, bug.new, 1))
-    return Emulator(build.emulated_kernels(build.Variant("half", 4), cuda=copy).parent)
+    return Emulator(build.emulated_kernels(variant_of(kernel), cuda=copy).parent)
 
 
 def outcome(emulator: Emulator, kernel: str) -> str:
@@ -62,6 +71,8 @@ def outcome(emulator: Emulator, kernel: str) -> str:
     conflicts = 0
     for m, k, n, block in PRODUCTS[kernel]:
         product = make_product(m, k, n, block=block, zero_points=True, seed=m)
+        if kernel == "codebook":
+            product = with_codebook(product, CODEBOOK)
         try:
             if kernel == "gather":
                 indices = np.array([0, 5, n - 1, -1, -n, n, 8, 15], np.int64)
@@ -72,7 +83,7 @@ def outcome(emulator: Emulator, kernel: str) -> str:
                 if np.any(wrong) or not np.all(np.isnan(found[~inside])):
                     return "wrong values"
                 continue
-            result = emulator.run(product, kernel=kernel, count=True, seed=m)
+            result = emulator.run(product, kernel="decode" if kernel == "codebook" else kernel, count=True, seed=m)
         except EmulationError as error:
             return str(error).split(": ", 1)[1].split(":")[0]
         error = np.abs(result.astype(np.float64) - product.exact())

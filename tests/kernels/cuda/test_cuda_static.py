@@ -36,7 +36,7 @@ def case_id(case):
 )
 def test_no_spills_and_no_more_registers_than_recorded(measured, case):
     kernels = measured[case]
-    assert len(kernels) == 7
+    assert len(kernels) == (6 if case[0].codebook else 7)  # no table of codebook indices is gathered from
     for k in kernels:
         assert k.spills == 0, f"{k.name} spills on sm_{k.architecture}"
         # A CTA of 256 threads fits the register file only with 255 registers or fewer a thread.
@@ -78,4 +78,4 @@ def test_a_spill_would_be_seen():
 
 
 def test_every_kernel_has_a_budget():
-    assert len(RECORDED) == 7 * len(build.ELEMENTS) * len(build.WIDTHS)
+    assert len(RECORDED) == sum(6 if v.codebook else 7 for v in build.all_variants())
