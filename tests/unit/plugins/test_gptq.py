@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnxq_plugins.gptq import Gptq, round_in_order
+from onnxq_plugins.gptq import Gptq, inverse_factor, round_in_order
 from onnxq_plugins.mse import Importance, LeastSquares
 
 from onnxq.affine import dequantize
@@ -81,3 +81,14 @@ def test_gptq_survives_channels_that_never_fire_and_singular_matrices(case: tupl
     assert np.isfinite(dequantize(quantized)).all()
     plain = LeastSquares().quantize(weight, quantized.scheme, None)
     assert output_error(weight, few, dequantize(quantized)) < output_error(weight, few, dequantize(plain))
+
+
+@pytest.mark.parametrize("k", [1, 5, 64, 65, 150])
+def test_the_factor_is_that_of_the_inverse(case: tuple[np.ndarray, np.ndarray], k: int) -> None:
+    gram = case[1][:, :k].T @ case[1][:, :k]
+    damped = gram + 0.01 * np.diag(gram).mean() * np.eye(k)
+    expected = np.linalg.cholesky(np.linalg.inv(damped)).T
+    got = inverse_factor(gram)
+    assert (np.tril(got, -1) == 0).all()
+    assert np.allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert not np.allclose(got, np.linalg.inv(np.linalg.cholesky(damped)), rtol=1e-4, atol=1e-5) or k == 1
