@@ -7,7 +7,7 @@
 # onnxruntime-gpu, onnx, numpy, ml_dtypes (PYTHON names another than .venv/bin/python).
 #
 # Nobody of the project has run this on hardware yet; only `--dry-run`, which runs the correctness part on the
-# emulator. A result is welcome: open an issue or a pull request that adds the JSON under benchmarks/gpu_results/.
+# emulator. A result is welcome: kernels/cuda/README.md says how to contribute it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -27,21 +27,26 @@ done
 
 capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
 echo "gpu_check: building for sm_$capability"
-cmake -S kernels -B "$work/build" -G Ninja -DONNXQ_CUDA=ON -DONNXQ_CUDA_ARCHITECTURES="$capability" > "$work/cmake.log"
-cmake --build "$work/build" >> "$work/cmake.log"
+timeout 30 cmake -S kernels -B "$work/build" -G Ninja -DONNXQ_CUDA=ON -DONNXQ_CUDA_ARCHITECTURES="$capability" > "$work/cmake.log"
+timeout 90 cmake --build "$work/build" >> "$work/cmake.log"
 export ONNXQ_TEST_LIBRARY=$PWD/$work/build/libonnxq_ops.so ONNXQ_TEST_ARCHITECTURE=$capability
 
-# Each part keeps going when one fails: the JSON is to say what works and what does not.
+# Each part keeps going when one fails: the JSON is to say what works and what does not. The limits add up to under ten
+# minutes with the build above.
+rm -f "$work"/*.status "$work"/*.json
 part() {
-  local name=$1
-  shift
+  local name=$1 limit=$2
+  shift 2
   echo "gpu_check: $name"
-  if timeout 240 "$@" > "$work/$name.log" 2>&1; then echo passed > "$work/$name.status"; else echo failed > "$work/$name.status"; fi
+  if timeout "$limit" "$@" > "$work/$name.log" 2>&1; then echo passed > "$work/$name.status"; else echo failed > "$work/$name.status"; fi
 }
-part correctness "$python" kernels/testing/gpu_check.py correctness "$work/correctness.json"
-part memcheck compute-sanitizer --tool memcheck --error-exitcode 1 "$python" kernels/testing/gpu_check.py correctness
-part racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$python" kernels/testing/gpu_check.py correctness
-part session "$python" kernels/testing/gpu_check.py session "$work/session.json" --seconds 180
+check=kernels/testing/gpu_check.py
+sanitizer=(compute-sanitizer --error-exitcode 1 --tool)
+part build 110 "$python" $check build
+part correctness 60 "$python" $check correctness "$work/correctness.json"
+part memcheck 60 "${sanitizer[@]}" memcheck "$python" $check sanitizer
+part racecheck 90 "${sanitizer[@]}" racecheck "$python" $check sanitizer
+part session 150 "$python" $check session "$work/session.json" --seconds 110
 
 "$python" - "$work" "$output" <<'PY'
 import json, pathlib, sys

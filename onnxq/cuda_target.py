@@ -61,11 +61,6 @@ def about_cuda(decisions: Iterable[_Decided], *, trained: bool) -> list[str]:
             "2-bit weights on CUDA are for onnxq's library: MatMulNBits of onnxruntime's own CUDA provider is known to "
             "take 4 and 8 bits"
         )
-    if any(scheme.codebook for _, scheme in schemes):
-        warnings.append(
-            "codebooks have no CUDA kernel: onnxq's library runs such nodes on the CPU provider, with copies around "
-            "each; drop --codebook for CUDA"
-        )
     if trained:
         warnings.append(
             "the ranges and scales that the model was trained with are for integer kernels, which CUDA has not; "

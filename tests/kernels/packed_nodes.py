@@ -49,12 +49,20 @@ def op_name(weight: Weight, transposed: bool) -> str:
     return f"PackedMatMul{'Transposed' * transposed}{'ZeroPoint' * (weight.zero_points is not None)}"
 
 
+def _bytes(values: np.ndarray, bits: int) -> bytes:
+    """ONNX's order: row-major over the whole tensor, the first value in the lowest bits of a byte."""
+    flat = values.ravel().astype(np.uint8) & ((1 << bits) - 1)
+    per_byte = 8 // bits
+    flat = np.concatenate([flat, np.zeros(-flat.size % per_byte, np.uint8)])
+    return sum(flat[place::per_byte] << (bits * place) for place in range(per_byte)).astype(np.uint8).tobytes()
+
+
 def _initializers(weight: Weight, transposed: bool) -> list[onnx.TensorProto]:
     element = (SIGNED if weight.zero_points is None else UNSIGNED)[weight.bits]
 
     def packed(name, values):
         values = values.T if transposed else values
-        return helper.make_tensor(name, element, values.shape, values.ravel().tolist())
+        return helper.make_tensor(name, element, values.shape, _bytes(values, weight.bits), raw=True)
 
     scales = np.ascontiguousarray(weight.scales.T if transposed else weight.scales)
     tensors = [packed("B", weight.codes), numpy_helper.from_array(scales, "scales")]

@@ -76,7 +76,6 @@ def test_scales_are_float16_and_activations_the_models_own(registry, dtype):
 
 def test_what_has_no_cuda_kernel_is_named(registry):
     assert "2-bit weights on CUDA" in plan(products(), registry, target="cuda", bits=2).warnings[-1]
-    assert "codebooks have no CUDA kernel" in plan(products(), registry, target="cuda", codebook="nf4").warnings[-1]
     assert plan(products(), registry, target="cuda").warnings == ()
 
 
