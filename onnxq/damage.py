@@ -6,12 +6,13 @@ depend on how the data is cut into batches.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Damage", "DamageMeter"]
+__all__ = ["Damage", "DamageMeter", "class_like"]
 
 _Array = npt.NDArray[np.float64]
 
@@ -20,6 +21,11 @@ _SUM_TOLERANCE = 1e-3
 
 _LEAST_PROBABILITY = 1e-12
 """Zero has no logarithm."""
+
+
+_CLASS_NAMES = re.compile(r"logit|prob|score|softmax|label|class", re.IGNORECASE)
+_VOCABULARY = 1000
+"""An output whose last axis is this long is taken for scores over classes or tokens, whatever its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,13 @@ class DamageMeter:
         probabilities = (x >= 0).all(axis=1) & (np.abs(x.sum(axis=1) - 1) <= _SUM_TOLERANCE)
         log_p, log_q = _log_distributions(x, probabilities), _log_distributions(y, probabilities)
         self._kl += float((np.exp(log_p) * (log_p - log_q)).sum())
+
+
+def class_like(name: str, shape: tuple[int, ...]) -> bool:
+    """Are the rows of an output of this name and shape scores over classes or tokens?"""
+    if not 2 <= len(shape) <= 3 or shape[-1] < 2:
+        return False
+    return bool(_CLASS_NAMES.search(name)) or shape[-1] >= _VOCABULARY
 
 
 def _log_distributions(rows: _Array, probabilities: npt.NDArray[np.bool_]) -> _Array:

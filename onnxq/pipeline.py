@@ -10,6 +10,7 @@ from pathlib import Path
 
 from onnxq.batches import calibration_batches, feeds_for
 from onnxq.bench import Latency, Slower, measure_latency, slower_nodes
+from onnxq.budgeting import drafts_of, within_budget
 from onnxq.calibration import calibrate
 from onnxq.data_free import RANDOM
 from onnxq.decide import Decision, Plan, decide, needed_opset
@@ -102,6 +103,10 @@ def convert(
             seen = _evidence(normalised, wishes, recipe, registry, data=data, evidence=evidence, progress=progress)
         with clock.stage("decide"):
             plan = decide(normalised, survey, recipe, registry, seen, trained=trained, data=data not in (None, RANDOM))
+        if recipe.target_bpw is not None:
+            with clock.stage("allot"):
+                drafts = drafts_of(normalised, survey, recipe, registry, seen, trained=trained, data=data)
+                plan = within_budget(normalised, plan, drafts, recipe, registry, data=data, progress=progress)
         with clock.stage("quantize"):
             rewritten = _rewrite(normalised, plan, registry, writer, recipe=recipe, data=data, progress=progress)
             written = writer.write(rewritten.model.ir)
@@ -143,7 +148,12 @@ def inspect_model(model: Path, *, recipe: Recipe | None = None, custom_op_librar
     registry = load_registry()
     lifted, trained = lift_trained(load(model, custom_op_libraries=custom_op_libraries))
     normalised = normalise(lifted, opset=needed_opset(recipe))
-    return decide(normalised, survey_model(normalised), recipe, registry, trained=trained)
+    survey = survey_model(normalised)
+    plan = decide(normalised, survey, recipe, registry, trained=trained)
+    if recipe.target_bpw is None:
+        return plan
+    drafts = drafts_of(normalised, survey, recipe, registry, trained=trained)
+    return within_budget(normalised, plan, drafts, recipe, registry)
 
 
 def _check_paths(model: Path, output: Path, report: Path | None) -> None:

@@ -84,6 +84,8 @@ class Recipe(_Strict):
         symmetric: signed codes without zero points; None means symmetric at 6 and 8 bits, asymmetric below.
         codebook: write matmul weights as indices into a codebook (4 bits each) instead of integers.
         table_bits: of embedding tables and the head tied to one; "float" leaves them.
+        target_bpw: bits and blocks of each weight are chosen so that the quantized weights take at most this many bits
+            each, scales and zero points counted; with it, `table_bits` is chosen too unless given.
         method: weight quantizer, by plugin name; integer kernels' weights get "gptq" with data and "mse" without,
             unless one is given.
         activation_bits: of activations that run on codes; 16 is computed in float by onnxruntime's CPU.
@@ -110,6 +112,7 @@ class Recipe(_Strict):
     symmetric: bool | None = None
     codebook: Literal["nf4"] | None = None
     table_bits: TableBits = 8
+    target_bpw: float | None = Field(default=None, gt=0)
     method: str = "rtn"
     activation_bits: Literal[8, 16] = 8
     activation_signed: bool = False
@@ -149,9 +152,23 @@ class Recipe(_Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _target_chooses_the_bits(self) -> Self:
+        if self.target_bpw is None:
+            return self
+        if "bits" in self.model_fields_set:
+            raise ValueError(
+                f"target_bpw chooses the bits; drop bits {self.bits}, or fix those of some nodes by an override"
+            )
+        if self.codebook is not None:
+            raise ValueError(f"codebook {self.codebook} has 4 bits; drop target_bpw")
+        return self
+
     @property
     def all_bits(self) -> frozenset[int]:
         """Every width that this recipe may produce."""
+        if self.target_bpw is not None:
+            return frozenset(BITS)
         tables = () if self.table_bits == "float" else (self.table_bits,)
         return frozenset({self.bits, *tables, *(rule.bits for rule in self.override if rule.bits)})
 

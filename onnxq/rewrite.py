@@ -7,7 +7,6 @@ file, forgotten. Memory holds one weight at a time, whatever the size of the mod
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -29,7 +28,8 @@ from onnxq.plugin.contracts import Placement, Replacement, WeightEvidence
 from onnxq.plugin.registry import Registry
 from onnxq.qdq.bias import Bias, corrected, quantize_bias, with_headroom
 from onnxq.qdq.insert import insert_activations
-from onnxq.survey import Site, find_nodes
+from onnxq.survey import find_nodes
+from onnxq.weights import read_weight
 
 __all__ = ["Rewritten", "TensorSink", "rewrite"]
 
@@ -139,7 +139,7 @@ class _Rewriting:
 
     def weight(self, decisions: Sequence[Decision]) -> None:
         """Quantize one weight and replace every node that reads it."""
-        weight = _read_weight(self._nodes, decisions[0].site)
+        weight = read_weight(self._nodes, decisions[0].site)
         decisions = self._with_scales(decisions, weight)
         first = decisions[0]
         quantized = _quantize(weight, first, self._registry, self._evidence_of(first.site.node))
@@ -221,36 +221,6 @@ def _stored_bias(node: ir.Node, bias: Bias, quantized: QuantizedWeight, sink: Te
         "bias_scales": ir.Tensor(scales, dtype=ir.DataType.FLOAT),
     }
     return {role: _initializer(node, sink(tensor, f"{node.name}.{role}"), 0) for role, tensor in tensors.items()}
-
-
-def _read_weight(nodes: Mapping[str, ir.Node], site: Site) -> FloatArray:
-    """The weight as read-only float32 [K, N]."""
-    tensor = _weight_value(nodes[site.node], site).const_value
-    assert tensor is not None
-    array = tensor.numpy().astype(np.float32)
-    if site.kind == "conv":
-        array = array.reshape(array.shape[0], -1)
-    if site.kind != "matmul":
-        array = array.T
-    if not np.isfinite(array).all():
-        bad = int(np.size(array) - np.isfinite(array).sum())
-        raise PlanError(
-            f"{site.op_type} '{site.node}': weight '{site.weight}' holds {bad} values that are NaN or infinite; "
-            f"repair the model or keep it float with --skip '{re.escape(site.node)}'"
-        )
-    array.flags.writeable = False
-    return array
-
-
-def _weight_value(node: ir.Node, site: Site) -> ir.Value:
-    value = node.inputs[0 if site.kind == "gather" else 1]
-    assert value is not None
-    if site.kind == "matmul_transposed":
-        transpose = value.producer()
-        assert transpose is not None
-        value = transpose.inputs[0]
-        assert value is not None
-    return value
 
 
 def _quantize(

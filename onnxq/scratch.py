@@ -45,7 +45,12 @@ class Scratch:
     base: Path
 
     def session(
-        self, options: SessionOptions, outputs: Sequence[str], *, shapes_of: Sequence[str] = ()
+        self,
+        options: SessionOptions,
+        outputs: Sequence[str],
+        *,
+        shapes_of: Sequence[str] = (),
+        overridable: Sequence[str] = (),
     ) -> tuple[Session, dict[str, str]]:
         """Load it with other outputs; whatever they do not need is not computed.
 
@@ -53,6 +58,7 @@ class Scratch:
             options: of the session.
             outputs: names of values of the main graph.
             shapes_of: values whose shape is wanted, but not their content.
+            overridable: initializers of the main graph that a feed may replace for one run.
         Returns:
             The session, and the name of the int64 output that holds the shape of each of `shapes_of`.
         """
@@ -65,6 +71,7 @@ class Scratch:
         for name in dict.fromkeys([*outputs, *shapes.values()]):
             proto.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
         _prune(proto.graph)
+        proto.graph.input.extend(_as_input(tensor) for tensor in proto.graph.initializer if tensor.name in overridable)
         return Session.from_proto(proto, options, path=self.path, base=self.base), shapes
 
 
@@ -95,6 +102,11 @@ def scratch_copy(model: Model) -> Iterator[Scratch]:
                     placed[id(tensor)] = _reference(tensor, path.relative_to(base), offset, base)
                 value.const_value = placed[id(tensor)]
         yield Scratch(model.path, ir.to_proto(graph), base)
+
+
+def _as_input(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
+    """An input of an initializer's name makes the initializer its default."""
+    return onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
 
 
 def _prune(graph: onnx.GraphProto) -> None:

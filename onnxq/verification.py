@@ -7,7 +7,6 @@ fed by a DequantizeLinear, followed to the next value that the float file has un
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,11 @@ import numpy as np
 import onnx
 
 from onnxq import ops
-from onnxq.damage import Damage, DamageMeter
+from onnxq.damage import Damage, DamageMeter, class_like
 from onnxq.errors import SessionError
 from onnxq.session import Feed, Session, SessionOptions
 
 __all__ = ["Verdict", "verify_files", "watched_values"]
-
-_CLASS_NAMES = re.compile(r"logit|prob|score|softmax|label|class", re.IGNORECASE)
-_VOCABULARY = 1000
-"""An output whose last axis is this long is taken for scores over classes or tokens, whatever its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +91,7 @@ def verify_files(
                 unwatched[name] = reason
                 continue
             if name not in meters:
-                meters[name] = DamageMeter(class_like=_class_like(name, expected[name].shape))
+                meters[name] = DamageMeter(class_like=class_like(name, expected[name].shape))
             meters[name].update(expected[name], got[name])
     return Verdict(
         data=data,
@@ -172,9 +167,3 @@ def _allows(declared: tuple[int, ...], value: object) -> bool:
     return len(declared) == value.ndim and all(
         dim in (-1, size) for dim, size in zip(declared, value.shape, strict=True)
     )
-
-
-def _class_like(name: str, shape: tuple[int, ...]) -> bool:
-    if not 2 <= len(shape) <= 3 or shape[-1] < 2:
-        return False
-    return bool(_CLASS_NAMES.search(name)) or shape[-1] >= _VOCABULARY

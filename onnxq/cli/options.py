@@ -43,6 +43,12 @@ _RECIPE_OPTIONS = [
         help="Bits of embedding tables and the heads tied to them [8].",
     ),
     click.option(
+        "--target-bpw",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Choose bits and blocks of each weight so that they take this many bits per weight together, scales "
+        "counted; 3, 5 and 6 bits are held as 8 by stock onnxruntime.",
+    ),
+    click.option(
         "--method",
         metavar="NAME",
         help="Weight quantizer plugin [rtn; for integer kernels gptq with --data, else mse]; see onnxq plugins.",
@@ -121,6 +127,7 @@ def recipe_wishes(options: dict[str, Any]) -> Recipe:
         "symmetric": options["symmetric"],
         "codebook": options["codebook"],
         "table_bits": _number(options["table_bits"]),
+        "target_bpw": options["target_bpw"],
         "method": options["method"],
         "activation_bits": _number(options["activation_bits"]),
         "activation_signed": options["activation_signed"],

@@ -136,3 +136,15 @@ def test_wishes_over_a_recipe_do_not_make_its_defaults_wishes():
     laid = api._recipe(Recipe(codebook="nf4"), {"seed": 1})
     assert (laid.codebook, laid.seed) == ("nf4", 1)
     assert "method" not in laid.model_fields_set
+
+
+def test_a_target_chooses_the_bits_itself():
+    assert Recipe(target_bpw=3.5).all_bits == {2, 3, 4, 5, 6, 8}
+    with pytest.raises(
+        RecipeError, match="target_bpw chooses the bits; drop bits 4, or fix those of some nodes by an o"
+    ):
+        recipe_from(target_bpw=3.5, bits=4)
+    with pytest.raises(RecipeError, match="codebook nf4 has 4 bits; drop target_bpw"):
+        recipe_from(target_bpw=3.5, codebook="nf4")
+    with pytest.raises(RecipeError, match=r"target_bpw=0"):
+        recipe_from(target_bpw=0)

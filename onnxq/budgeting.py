@@ -1,0 +1,88 @@
+"""Budgeting: a plan that keeps a budget, from drafts and what each choice costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxq.allotment import Unit, allotted, elements_of, units, variants
+from onnxq.batches import calibration_batches
+from onnxq.data_free import RANDOM
+from onnxq.decide import Plan, decide
+from onnxq.evidence import Evidence
+from onnxq.model import Model
+from onnxq.plugin.registry import Registry
+from onnxq.progress import Progress, Silent
+from onnxq.qdq.trained import NOTHING, Trained
+from onnxq.recipe import Recipe
+from onnxq.sensitivity import Sensitivity, measure_sensitivity
+from onnxq.session import SessionOptions
+from onnxq.survey import Survey
+from onnxq.upcast import needs_upcast
+
+__all__ = ["drafts_of", "within_budget"]
+
+
+def drafts_of(
+    model: Model,
+    survey: Survey,
+    recipe: Recipe,
+    registry: Registry,
+    evidence: Evidence | None = None,
+    *,
+    trained: Trained = NOTHING,
+    data: str | None = None,
+) -> list[Plan]:
+    """A plan for each width and block size that a budget may choose; tables are among them where there is data."""
+    return [
+        decide(model, survey, variant, registry, evidence, trained=trained, data=data not in (None, RANDOM))
+        for variant in variants(recipe, tables=data is not None)
+    ]
+
+
+def within_budget(
+    model: Model,
+    plan: Plan,
+    drafts: Sequence[Plan],
+    recipe: Recipe,
+    registry: Registry,
+    *,
+    data: str | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """The plan with those decisions of its drafts that do least damage within the recipe's budget.
+
+    Args:
+        model: normalised.
+        plan: of the recipe as it is; gives everything but the decisions.
+        drafts: from `drafts_of`.
+        recipe: with a budget.
+        registry: where the plugins are.
+        data: what --data was given; None: choose by the weights alone.
+        progress: told which weights are being weighed.
+    Raises:
+        RecipeError: the budget is too small for this model.
+    """
+    assert recipe.target_bpw is not None
+    sensitivity = _sensitivity(model, units(model, drafts), recipe, registry, data=data, progress=progress or Silent())
+    limit = recipe.target_bpw * elements_of(plan.decisions)
+    return allotted(plan, sensitivity.costs, limit=limit, wish=f"target_bpw={recipe.target_bpw:g}")
+
+
+def _sensitivity(
+    model: Model, choices: Sequence[Unit], recipe: Recipe, registry: Registry, *, data: str | None, progress: Progress
+) -> Sensitivity:
+    """What each choice costs; by the weights alone also for bfloat16 models, which cannot be run here."""
+    options = SessionOptions(custom_op_libraries=model.custom_op_libraries)
+    batches = None
+    if data is not None and not needs_upcast(model.path):
+        batches, _ = calibration_batches(model, data, recipe=recipe, options=options)
+    progress.stage("weighing", sum(len(unit.options) > 1 for unit in choices))
+    return measure_sensitivity(
+        model,
+        choices,
+        registry,
+        data=batches,
+        options=options,
+        state=recipe.state,
+        on_unit=lambda unit: progress.step(unit.nodes[0]),
+    )
