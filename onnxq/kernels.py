@@ -25,8 +25,8 @@ __all__ = ["FOLDED", "kernels_found"]
 _LOOK_THROUGH = frozenset({"Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose"})
 
 
-_FLOAT_PRODUCTS = {"Gemm": "MatMul", "FusedMatMul": "MatMul"}
-"""Float products that onnxruntime makes of a MatMul and its neighbours, e.g. of a two-dimensional one and its bias."""
+_FLOAT_PRODUCTS = {"Gemm": "MatMul", "FusedMatMul": "MatMul", "FusedConv": "Conv"}
+"""Float products that onnxruntime makes of an operator and its neighbours, e.g. of a MatMul and its bias."""
 
 _WIDENED = "InsertedPrecisionFreeCast_"
 """What onnxruntime puts before the name of a float16 value that it computes in float32."""
