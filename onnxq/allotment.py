@@ -62,6 +62,7 @@ def variants(recipe: Recipe, *, tables: bool) -> tuple[Recipe, ...]:
     found = []
     for bits, block_size in product(BITS, blocks):
         wishes: dict[str, object] = {"bits": bits, "block_size": block_size, "target_bpw": None}
+        wishes["target_size"] = None
         if tables and "table_bits" not in recipe.model_fields_set and bits in TABLE_BITS:
             wishes["table_bits"] = bits
         found.append(recipe.model_copy(update=wishes))

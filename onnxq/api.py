@@ -50,7 +50,7 @@ def convert(
         bench: measure latency.
         max_ram: memory that running both models may take, e.g. "8GB".
         overwrite: allow replacing an existing output.
-        **wishes: fields of Recipe: format, bits, block_size, symmetric, table_bits, target_bpw, method,
+        **wishes: fields of Recipe: format, bits, block_size, symmetric, table_bits, target_bpw, target_size, method,
             activation_bits, activation_signed, activation_symmetric, per_channel, calibrator, reduce_range,
             integer_nodes, target, compute, skip, override (as `REGEX=key:value` strings or Override values), state,
             seed. One skip or override may stand alone.

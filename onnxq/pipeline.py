@@ -103,7 +103,7 @@ def convert(
             seen = _evidence(normalised, wishes, recipe, registry, data=data, evidence=evidence, progress=progress)
         with clock.stage("decide"):
             plan = decide(normalised, survey, recipe, registry, seen, trained=trained, data=data not in (None, RANDOM))
-        if recipe.target_bpw is not None:
+        if recipe.has_budget:
             with clock.stage("allot"):
                 drafts = drafts_of(normalised, survey, recipe, registry, seen, trained=trained, data=data)
                 plan = within_budget(normalised, plan, drafts, recipe, registry, data=data, progress=progress)
@@ -150,7 +150,7 @@ def inspect_model(model: Path, *, recipe: Recipe | None = None, custom_op_librar
     normalised = normalise(lifted, opset=needed_opset(recipe))
     survey = survey_model(normalised)
     plan = decide(normalised, survey, recipe, registry, trained=trained)
-    if recipe.target_bpw is None:
+    if not recipe.has_budget:
         return plan
     drafts = drafts_of(normalised, survey, recipe, registry, trained=trained)
     return within_budget(normalised, plan, drafts, recipe, registry)

@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from onnxq.errors import RecipeError
 from onnxq.scheme import BITS, BLOCK_SIZES, TABLE_BITS
+from onnxq.sizes import parse_size
 
 __all__ = ["BlockSize", "Override", "Recipe", "parse_override", "recipe_from", "recipe_from_file"]
 
@@ -86,6 +87,7 @@ class Recipe(_Strict):
         table_bits: of embedding tables and the head tied to one; "float" leaves them.
         target_bpw: bits and blocks of each weight are chosen so that the quantized weights take at most this many bits
             each, scales and zero points counted; with it, `table_bits` is chosen too unless given.
+        target_size: the same, so that the output takes at most this much, e.g. "80MB".
         method: weight quantizer, by plugin name; integer kernels' weights get "gptq" with data and "mse" without,
             unless one is given.
         activation_bits: of activations that run on codes; 16 is computed in float by onnxruntime's CPU.
@@ -113,6 +115,7 @@ class Recipe(_Strict):
     codebook: Literal["nf4"] | None = None
     table_bits: TableBits = 8
     target_bpw: float | None = Field(default=None, gt=0)
+    target_size: str | None = None
     method: str = "rtn"
     activation_bits: Literal[8, 16] = 8
     activation_signed: bool = False
@@ -152,22 +155,38 @@ class Recipe(_Strict):
             )
         return self
 
+    @field_validator("target_size")
+    @classmethod
+    def _is_a_size(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse_size(value)
+            except RecipeError as error:
+                raise ValueError(str(error)) from None
+        return value
+
     @model_validator(mode="after")
     def _target_chooses_the_bits(self) -> Self:
-        if self.target_bpw is None:
+        if not self.has_budget:
             return self
+        target = "target_size" if self.target_bpw is None else "target_bpw"
         if "bits" in self.model_fields_set:
             raise ValueError(
-                f"target_bpw chooses the bits; drop bits {self.bits}, or fix those of some nodes by an override"
+                f"{target} chooses the bits; drop bits {self.bits}, or fix those of some nodes by an override"
             )
         if self.codebook is not None:
-            raise ValueError(f"codebook {self.codebook} has 4 bits; drop target_bpw")
+            raise ValueError(f"codebook {self.codebook} has 4 bits; drop {target}")
         return self
+
+    @property
+    def has_budget(self) -> bool:
+        """Bits are chosen weight by weight."""
+        return self.target_bpw is not None or self.target_size is not None
 
     @property
     def all_bits(self) -> frozenset[int]:
         """Every width that this recipe may produce."""
-        if self.target_bpw is not None:
+        if self.has_budget:
             return frozenset(BITS)
         tables = () if self.table_bits == "float" else (self.table_bits,)
         return frozenset({self.bits, *tables, *(rule.bits for rule in self.override if rule.bits)})

@@ -14,6 +14,7 @@ from onnxq.decide import Decision
 from onnxq.qdq.activations import ActivationDecision
 from onnxq.qdq.layout import FloatNode, IntegerNode
 from onnxq.recipe import Recipe
+from onnxq.sizes import parse_size
 from onnxq.survey import Skip
 from onnxq.verification import Verdict
 
@@ -112,8 +113,10 @@ class ConvertReport:
 
     @property
     def passed(self) -> bool:
-        """Verification met its targets: no output lost its finiteness."""
-        return self.verdict is None or self.verdict.finite
+        """Targets are met: no output lost its finiteness, and the size is what was asked for."""
+        target = self.recipe.target_size
+        fits = target is None or self.output_bytes <= parse_size(target)
+        return fits and (self.verdict is None or self.verdict.finite)
 
 
 def as_json(report: Any) -> str:

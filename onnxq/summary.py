@@ -17,6 +17,7 @@ from onnxq.recipe import Recipe
 from onnxq.report import ConvertReport, IntegerReport, SiteReport
 from onnxq.rewrite import Rewritten
 from onnxq.session import check_installation
+from onnxq.sizes import parse_size
 from onnxq.verification import Verdict
 
 __all__ = ["summarise"]
@@ -97,6 +98,7 @@ def summarise(
             *_warnings(plan, sites, verdict, found[0]),
             *notes,
             *_growth(size_on_disk(model), files),
+            *_excess(recipe, files),
         ),
         verdict=verdict,
         latency=latency,
@@ -142,6 +144,13 @@ def _growth(float_bytes: int, files: Sequence[Path]) -> list[str]:
     if size <= max(float_bytes, _TOO_SMALL_TO_SHRINK):
         return []
     return [f"the output is larger than the input by {size - float_bytes} bytes"]
+
+
+def _excess(recipe: Recipe, files: Sequence[Path]) -> list[str]:
+    size = sum(path.stat().st_size for path in files)
+    if recipe.target_size is None or size <= parse_size(recipe.target_size):
+        return []
+    return [f"the output takes {size} bytes, more than target_size={recipe.target_size}; ask for less"]
 
 
 def _peak_bytes() -> int:

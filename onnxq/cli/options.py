@@ -49,6 +49,11 @@ _RECIPE_OPTIONS = [
         "counted; 3, 5 and 6 bits are held as 8 by stock onnxruntime.",
     ),
     click.option(
+        "--target-size",
+        metavar="SIZE",
+        help="The same for the whole output, e.g. 80MB.",
+    ),
+    click.option(
         "--method",
         metavar="NAME",
         help="Weight quantizer plugin [rtn; for integer kernels gptq with --data, else mse]; see onnxq plugins.",
@@ -128,6 +133,7 @@ def recipe_wishes(options: dict[str, Any]) -> Recipe:
         "codebook": options["codebook"],
         "table_bits": _number(options["table_bits"]),
         "target_bpw": options["target_bpw"],
+        "target_size": options["target_size"],
         "method": options["method"],
         "activation_bits": _number(options["activation_bits"]),
         "activation_signed": options["activation_signed"],

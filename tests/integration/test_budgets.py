@@ -1,5 +1,6 @@
 """Budgets: convert chooses bits and blocks by itself, and what it promises is what it writes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,19 @@ def test_from_the_command_line_with_and_without_data(model: Path, data: str, tmp
         2,
         "Error: recipe: target_bpw chooses the bits; drop bits 3, or fix those of some nodes by an override",
     )
+
+
+def test_a_size_is_kept_and_one_that_was_missed_does_not_pass(model: Path, tmp_path: Path) -> None:
+    report = onnxq.convert(model, tmp_path / "out.onnx", target_size="46kB", table_bits="float")
+    assert report.output_bytes == (tmp_path / "out.onnx").stat().st_size <= 46_000
+    assert report.passed
+    assert not replace(report, output_bytes=46_001).passed
+    looser = onnxq.convert(model, tmp_path / "looser.onnx", target_size="48kB", table_bits="float")
+    assert looser.file_bits_per_weight > report.file_bits_per_weight
+    with pytest.raises(
+        onnxq.RecipeError, match=r"target_size=20kB, \d+ bytes for the rest: the smallest that this mode"
+    ):
+        onnxq.convert(model, tmp_path / "never.onnx", target_size="20kB", table_bits="float")
 
 
 def two_branches(tmp_path: Path) -> Path:

@@ -148,3 +148,5 @@ def test_a_target_chooses_the_bits_itself():
         recipe_from(target_bpw=3.5, codebook="nf4")
     with pytest.raises(RecipeError, match=r"target_bpw=0"):
         recipe_from(target_bpw=0)
+    with pytest.raises(RecipeError, match=r"target_size='small': size 'small' is not a number with a unit; e.g. 8GB"):
+        recipe_from(target_size="small")
