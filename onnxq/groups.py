@@ -2,7 +2,8 @@
 
     weight [K, N] = [K, N / G] of group 0 | [K, N / G] of group 1 | ..
 
-A weight quantizer that weighs errors by its inputs is asked group by group and need not know of convolutions.
+A weight quantizer that weighs errors by its inputs is asked group by group and need not know of convolutions. Where it
+has a method `quantize_groups(weight, scheme, evidence)`, that is asked first: it may do all groups in one go, or None.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ def quantize_groups(
         return method.quantize(weight, scheme, evidence[0] if needs is not None else None)
     if not evidence or needs is None or scheme.granularity == "per_tensor":
         return method.quantize(weight, scheme, None)
+    together = getattr(method, "quantize_groups", None)
+    if together is not None and (quantized := together(weight, scheme, evidence)) is not None:
+        assert isinstance(quantized, QuantizedWeight)
+        return quantized
     parts = []
     for part, seen in zip(np.split(weight, len(evidence), axis=1), evidence, strict=True):
         columns = np.ascontiguousarray(part)

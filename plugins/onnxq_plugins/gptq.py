@@ -27,6 +27,7 @@ from onnxq.scheme import Scheme
 from onnxq_plugins.clip_search import clip_search
 from onnxq_plugins.grouping import assemble
 from onnxq_plugins.quadratic import Gram, better, polished
+from onnxq_plugins.small_groups import LARGEST_K, round_columns
 
 __all__ = ["Gptq", "inverse_factor", "onnxq_weight_quantizers", "round_in_order"]
 
@@ -59,6 +60,15 @@ class Gptq:
         integers = codes.astype(np.int8) if scheme.symmetric else codes.astype(np.uint8)
         corrected = replace(rounded, codes=integers)
         return polished(weight, better(weight, (rounded, corrected), gram), gram)
+
+    def quantize_groups(
+        self, weight: FloatArray, scheme: Scheme, evidence: Sequence[WeightEvidence]
+    ) -> QuantizedWeight | None:
+        """All groups of a convolution in one go, where they are small; None: one by one is as good."""
+        grams = [seen.gram for seen in evidence if seen.gram is not None]
+        if len(grams) < len(evidence) or len(weight) > LARGEST_K or scheme.granularity != "per_axis":
+            return None
+        return round_columns(weight, np.repeat(np.stack(grams), weight.shape[1] // len(grams), axis=0), scheme)
 
 
 def round_in_order(
