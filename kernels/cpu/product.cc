@@ -82,13 +82,25 @@ struct Cut {
   int64_t count;
 };
 
+// Rows of Y that are asked for ahead of the row that is stored. They are a page apart or more, so nothing
+// but this fetches them early.
+constexpr int64_t kRowsAhead = 12;
+
+// Asks for `bytes` of memory that will be written.
+void prefetch_for_writing(const char* from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += static_cast<int64_t>(kCacheLine)) __builtin_prefetch(from + i, 1);
+}
+
 // Copies the part of a tile that belongs to Y, converting to float16 where Y is.
 void store(const Kernels& kernels, const Tile& tile, const PackedWeight& weight, MutableMatrix y) {
   const int64_t first = tile.panel * kPanelColumns;
   const int64_t columns = std::min(tile.panels * kPanelColumns, weight.n - first);
+  const int64_t size = y.half ? 2 : 4;
   for (int64_t r = 0; r < tile.rows; ++r) {
     const float* from = tile.out + r * tile.stride;
     const int64_t to = (tile.row + r) * weight.n + first;
+    if (r + kRowsAhead < tile.rows)
+      prefetch_for_writing(static_cast<const char*>(y.data) + (to + kRowsAhead * weight.n) * size, columns * size);
     if (y.half) {
       kernels.narrow(from, columns, static_cast<uint16_t*>(y.data) + to);
     } else {
