@@ -26,6 +26,9 @@ __all__ = ["Unit", "allotted", "bits_of", "elements_of", "units", "variants"]
 _BLOCKS = (32, 128)
 """Block sizes to choose from: 16 costs as much as half a bit more, and 64 and 256 lie close to one of these."""
 
+_METHOD, _METHOD_WITH_DATA = "mse", "gptq"
+"""Below 4 bits rounding to nearest loses most of what choosing the bits gains."""
+
 _MOST_FUSED = 6
 """Matmuls of one tensor that are taken for one layer's: q, k, v, gate and up in parallel blocks. The cross-attentions
 of all decoder layers read one tensor too, but nothing fuses those."""
@@ -51,19 +54,22 @@ class Unit:
         return tuple(bits_of(option) for option in self.options)
 
 
-def variants(recipe: Recipe, *, tables: bool) -> tuple[Recipe, ...]:
+def variants(recipe: Recipe, *, data: bool) -> tuple[Recipe, ...]:
     """The recipe at each width and block size to choose from, those with the user's own block size only if given.
 
     Args:
         recipe: with a budget.
-        tables: choose the bits of tables too, unless they were asked for.
+        data: real batches will be there: tables take part, unless their bits were asked for, and the method is one that
+            uses the batches, unless one was asked for.
     """
     blocks = (recipe.block_size,) if "block_size" in recipe.model_fields_set else _BLOCKS
+    shared: dict[str, object] = {"target_bpw": None, "target_size": None}
+    if "method" not in recipe.model_fields_set:
+        shared["method"] = _METHOD_WITH_DATA if data else _METHOD
     found = []
     for bits, block_size in product(BITS, blocks):
-        wishes: dict[str, object] = {"bits": bits, "block_size": block_size, "target_bpw": None}
-        wishes["target_size"] = None
-        if tables and "table_bits" not in recipe.model_fields_set and bits in TABLE_BITS:
+        wishes = {**shared, "bits": bits, "block_size": block_size}
+        if data and "table_bits" not in recipe.model_fields_set and bits in TABLE_BITS:
             wishes["table_bits"] = bits
         found.append(recipe.model_copy(update=wishes))
     return tuple(found)

@@ -45,10 +45,11 @@ def drafts_of(
     trained: Trained = NOTHING,
     data: str | None = None,
 ) -> list[Plan]:
-    """A plan for each width and block size that a budget may choose; tables are among them where there is data."""
+    """A plan for each width and block size that a budget may choose."""
+    real = data not in (None, RANDOM)
     return [
-        decide(model, survey, variant, registry, evidence, trained=trained, data=data not in (None, RANDOM))
-        for variant in variants(recipe, tables=data is not None)
+        decide(model, survey, variant, registry, evidence, trained=trained, data=real)
+        for variant in variants(recipe, data=real)
     ]
 
 

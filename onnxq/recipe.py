@@ -88,8 +88,8 @@ class Recipe(_Strict):
         target_bpw: bits and blocks of each weight are chosen so that the quantized weights take at most this many bits
             each, scales and zero points counted; with it, `table_bits` is chosen too unless given.
         target_size: the same, so that the output takes at most this much, e.g. "80MB".
-        method: weight quantizer, by plugin name; integer kernels' weights get "gptq" with data and "mse" without,
-            unless one is given.
+        method: weight quantizer, by plugin name; weights of integer kernels, and with a target all, get "gptq" with
+            data and "mse" without, unless one is given.
         activation_bits: of activations that run on codes; 16 is computed in float by onnxruntime's CPU.
         activation_signed: int8 activations instead of uint8.
         activation_symmetric: zero is the middle code of every activation that can be negative.

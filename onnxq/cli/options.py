@@ -56,7 +56,8 @@ _RECIPE_OPTIONS = [
     click.option(
         "--method",
         metavar="NAME",
-        help="Weight quantizer plugin [rtn; for integer kernels gptq with --data, else mse]; see onnxq plugins.",
+        help="Weight quantizer plugin [rtn; for integer kernels and with a target gptq with --data, else mse]; see "
+        "onnxq plugins.",
     ),
     click.option(
         "--activation-bits",

@@ -113,7 +113,7 @@ def sensitivities(path: Path, registry: Registry, data: Data | None) -> dict[str
     recipe = Recipe(target_bpw=4)
     model = normalise(load(path), opset=25)
     survey = survey_model(model)
-    drafts = [decide(model, survey, variant, registry) for variant in variants(recipe, tables=False)]
+    drafts = [decide(model, survey, variant, registry) for variant in variants(recipe, data=False)]
     found = measure_sensitivity(model, units(model, drafts), registry, data=data, options=SessionOptions(), state={})
     return {unit.nodes[0]: (unit, costs) for unit, costs in found.costs.items()}
 

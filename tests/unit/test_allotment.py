@@ -16,10 +16,10 @@ from onnxq.recipe import Recipe, parse_override
 from onnxq.survey import survey_model
 
 
-def drafted(registry: Registry, recipe: Recipe, *, tables: bool = False) -> tuple[Model, list[Plan]]:
+def drafted(registry: Registry, recipe: Recipe, *, data: bool = False) -> tuple[Model, list[Plan]]:
     model = normalise(in_memory(transformer()), opset=needed_opset(recipe))
     survey = survey_model(model)
-    return model, [decide(model, survey, variant, registry) for variant in variants(recipe, tables=tables)]
+    return model, [decide(model, survey, variant, registry) for variant in variants(recipe, data=data)]
 
 
 def of(found: Sequence[Unit], node: str) -> Unit:
@@ -45,11 +45,11 @@ def test_matmuls_of_one_tensor_and_readers_of_one_weight_are_tied(registry: Regi
 
 def test_what_the_recipe_fixes_has_one_option(registry: Registry) -> None:
     recipe = Recipe(target_bpw=4, block_size=64, override=(parse_override("mlp/up=bits:8"),))
-    found = units(*drafted(registry, recipe, tables=True))
+    found = units(*drafted(registry, recipe, data=True))
     assert labels(of(found, "/mlp/up")) == {(8, 64)}
     assert labels(of(found, "/mlp/down")) == {(bits, 64) for bits in (2, 3, 4, 5, 6, 8)}
     assert labels(of(found, "/embed")) == {(bits, 64) for bits in (2, 4, 8)}
-    fixed = units(*drafted(registry, Recipe(target_bpw=4, table_bits=8), tables=True))
+    fixed = units(*drafted(registry, Recipe(target_bpw=4, table_bits=8), data=True))
     assert {bits for bits, _ in labels(of(fixed, "/embed"))} == {8}
 
 
@@ -82,3 +82,10 @@ def test_a_target_below_the_smallest_options_is_an_error_that_says_what_would_do
     costs = {unit: (0.0,) * len(unit.options) for unit in units(model, drafts)}
     with pytest.raises(RecipeError, match=r"target_bpw=1: the smallest that .* allow is 3\.39 bits per quantized"):
         allotted(drafts[0], costs, limit=1.0 * elements_of(drafts[0].decisions), wish="target_bpw=1")
+
+
+@pytest.mark.parametrize(("data", "method"), [(False, "mse"), (True, "gptq")])
+def test_the_method_is_one_for_few_bits_unless_given(registry: Registry, data: bool, method: str) -> None:
+    for recipe, expected in ((Recipe(target_bpw=4), method), (Recipe(target_bpw=4, method="rtn"), "rtn")):
+        _, drafts = drafted(registry, recipe, data=data)
+        assert {decision.method for draft in drafts for decision in draft.decisions} == {expected}
