@@ -170,7 +170,7 @@ auto create_of(const std::string& name) {
 // Weights, scales, codebooks and zero points stay in CPU memory, where repacking reads them: onnxruntime then makes no
 // device copy of its own, and the device holds a weight once. Activations and indices come on the device.
 std::unique_ptr<Op> cuda_op(const Op& cpu_op, std::vector<ElementType> inputs, ElementType output) {
-  const bool gather = cpu_op.name.starts_with("PackedGather");
+  [[maybe_unused]] const bool gather = cpu_op.name.starts_with("PackedGather");
   auto op = std::make_unique<Op>(cpu_op.name, std::move(inputs), output, cpu_op.traits, create_of(cpu_op.name));
 #ifndef ONNXQ_CUDA_EMULATED
   op->GetExecutionProviderType = [](const ort::OrtCustomOp*) { return "CUDAExecutionProvider"; };
