@@ -40,9 +40,10 @@ Choice launch_of(Kind kind, const Product& product) {
   return tile_launch(Kind::kWide, wide_shape(product.element), product);
 }
 
-std::string kernel_name(Kind kind, int block_log2) {
+std::string kernel_name(Kind kind, int block_log2, bool zero_points) {
   // Blocks of 256 take the decode kernel of 128, which looks a scale up every 128 rows.
-  if (kind == Kind::kDecode) return "decode_p" + std::to_string(1 << (block_log2 < 7 ? block_log2 : 7));
+  if (kind == Kind::kDecode)
+    return (zero_points ? "decode_zeros_p" : "decode_p") + std::to_string(1 << (block_log2 < 7 ? block_log2 : 7));
   return kind == Kind::kMid ? "mid" : "wide";
 }
 

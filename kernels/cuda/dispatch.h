@@ -37,8 +37,8 @@ Kind choose(const Product& product, const Device& device);
 // How a kernel is launched for it.
 Choice launch_of(Kind kind, const Product& product);
 
-// Its name in the module: "decode_p32" for blocks of 32, "mid", "wide".
-std::string kernel_name(Kind kind, int block_log2);
+// Its name in the module: "decode_p32" for blocks of 32, "decode_zeros_p32" with zero points, "mid", "wide".
+std::string kernel_name(Kind kind, int block_log2, bool zero_points);
 
 // The module that holds the kernels of one type and width: "half_4", or "half_codebook4".
 std::string module_name(Element element, int bits, bool codebook);

@@ -28,7 +28,8 @@
 //   scales:  [ceil(N/16)][scale rows][group 8][blocks in a tile]{column group, column group + 8}
 //            in the element type of the activations
 //   zeros:   the same order, uint8; without zero points one row of symmetric_zero(bits), which every
-//            scale row shares (a row stride of 0 instead of a branch in the inner loop)
+//            scale row shares: the tile kernels read it with a row stride of 0 instead of a branch, the
+//            decode kernels have a variant that reads none
 //
 // A scale row is a tile where a block is 64 or smaller, a block where it is larger. Padding: codes
 // and scales of columns >= N and of rows >= K are 0; activations beyond K are read as 0.

@@ -20,7 +20,7 @@ MatMul::MatMul(const PackedWeight& packed)
       weight_(DeviceWeight::upload(packed)) {
   for (const Kind kind : {Kind::kDecode, Kind::kMid, Kind::kWide})
     functions_[static_cast<std::size_t>(kind)] =
-        find_function(module_name(element_, bits_, packed.codebook), kernel_name(kind, block_log2_),
+        find_function(module_name(element_, bits_, packed.codebook), kernel_name(kind, block_log2_, zero_stride_ != 0),
                       launch_of(kind, {element_, bits_, 1, n_}).shared_bytes);
 }
 

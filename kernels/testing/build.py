@@ -53,7 +53,7 @@ class Variant:
             f"-DONNXQ_MODULE={self.name}",
             f"-DONNXQ_ELEMENT={ELEMENTS[self.element]}",
             f"-DONNXQ_BITS={self.bits}",
-            *(("-DONNXQ_CODE=Codebook", "-DONNXQ_NO_GATHER") if self.codebook else ("-DONNXQ_CODE=Integers",)),
+            *(("-DONNXQ_CODEBOOK",) if self.codebook else ()),
         )
 
 

@@ -19,6 +19,17 @@ struct Integers {
   using Dequantizer = cuda::Dequantizer<E, Bits>;
 };
 
+// The same with symmetric_zero(bits) everywhere. Decode kernels only: a sixth of their instructions would go into zero
+// points that are all equal. Tile kernels spread that over many tokens.
+template <int Bits>
+struct SymmetricIntegers : Integers<Bits> {
+  static constexpr bool kZeroPoints = false;
+  template <int Period>
+  using Zeros = ConstantZeroRow<Period>;
+  template <Element E>
+  using Dequantizer = cuda::Dequantizer<E, Bits, symmetric_zero(Bits)>;
+};
+
 // W = codebook[code] * scale
 template <int Bits>
 struct Codebook {
@@ -26,7 +37,7 @@ struct Codebook {
   static constexpr bool kZeroPoints = false;
   using Args = CodebookArgs;
   template <int Period>
-  using Zeros = NoZeroRow<Period>;
+  using Zeros = ConstantZeroRow<Period>;
   template <Element E>
   using Dequantizer = CodebookDequantizer<E, Bits>;
 };

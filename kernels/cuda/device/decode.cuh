@@ -44,22 +44,32 @@ class DecodeWarp {
     const int chunks = args_.aligned_rows ? args_.k / Decode::kChunkDepth : 0;
     // Where the next group of kAhead chunks lies; the offsets inside a group are constants.
     const unsigned char* weights = ptx::keep(tile_at(warp * Decode::kChunkTiles));
+    const unsigned char* scales = scales_;
+    const uint8_t* zeros = zeros_;
+    if constexpr (!kDeep) {
+      scales = ptx::keep(scales + warp * Decode::kChunkTiles * Scales::kRowBytes);
+      zeros = ptx::keep(zeros + warp * Decode::kChunkTiles * Zeros::kRowBytes);
+    }
     const Storage<E>* tokens = ptx::keep(tokens_ + warp * Decode::kChunkDepth + lane_ % 4 * kRun);
     Chunk ahead[Decode::kAhead];
 #pragma unroll
     for (int d = 0; d < Decode::kAhead; ++d) {
       const int chunk = warp + d * Decode::kWarps;
-      if (chunk < chunks) fetch(weights + d * kWeightStride, chunk, ahead[d]);
+      if (chunk < chunks) fetch({weights, scales, zeros}, d, chunk, ahead[d]);
     }
     for (int base = warp; base < chunks; base += Decode::kWarps * Decode::kAhead) {
       weights += Decode::kAhead * kWeightStride;
+      if constexpr (!kDeep) {
+        scales += Decode::kAhead * kScaleStride;
+        zeros += Decode::kAhead * kZeroStride;
+      }
 #pragma unroll
       for (int d = 0; d < Decode::kAhead; ++d) {
         const int chunk = base + d * Decode::kWarps;
         if (chunk < chunks) {
           consume(tokens + d * kTokenStride, ahead[d], sum);
           const int next = chunk + Decode::kWarps * Decode::kAhead;
-          if (next < chunks) fetch(weights + d * kWeightStride, next, ahead[d]);
+          if (next < chunks) fetch({weights, scales, zeros}, d, next, ahead[d]);
         }
       }
       tokens += Decode::kAhead * kTokenStride;
@@ -80,11 +90,21 @@ class DecodeWarp {
   // From a warp's chunk to its next one.
   static constexpr int kWeightStride = Decode::kWarps * Decode::kChunkTiles * tile_bytes(kBits);
   static constexpr int kTokenStride = Decode::kWarps * Decode::kChunkDepth;
+  // The same where a scale row is a tile (not kDeep).
+  static constexpr int kScaleStride = Decode::kWarps * Decode::kChunkTiles * Scales::kRowBytes;
+  static constexpr int kZeroStride = Decode::kWarps * Decode::kChunkTiles * Zeros::kRowBytes;
 
   struct Chunk {
     Tile<kBits> tile[Decode::kChunkTiles];
     Scales scales[kRows];
     Zeros zeros[kRows];
+  };
+
+  // Where a warp's next group of chunks lies.
+  struct Next {
+    const unsigned char* weights;
+    const unsigned char* scales;
+    const uint8_t* zeros;
   };
 
   // The scale row of a weight row.
@@ -101,12 +121,21 @@ class DecodeWarp {
     zeros.load(zeros_ + uint64_t{row} * static_cast<unsigned>(args_.zero_stride));
   }
 
-  __device__ __forceinline__ void fetch(const unsigned char* weights, int chunk, Chunk& to) const {
+  // Chunk `d` of the group, the warp's `chunk`. A scale row that is a tile lies at a constant offset; a deep block's
+  // row has to be worked out.
+  __device__ __forceinline__ void fetch(const Next& next, int d, int chunk, Chunk& to) const {
 #pragma unroll
-    for (int i = 0; i < Decode::kChunkTiles; ++i) to.tile[i].stream(weights + i * tile_bytes(kBits), lane_);
+    for (int i = 0; i < Decode::kChunkTiles; ++i)
+      to.tile[i].stream(next.weights + d * kWeightStride + i * tile_bytes(kBits), lane_);
+    if constexpr (kDeep) {
+      fetch_scales(chunk * Decode::kChunkTiles, to.scales[0], to.zeros[0]);
+    } else {
 #pragma unroll
-    for (int i = 0; i < kRows; ++i)
-      fetch_scales(chunk * Decode::kChunkTiles + i, to.scales[i], to.zeros[i]);
+      for (int i = 0; i < Decode::kChunkTiles; ++i) {
+        to.scales[i].load(next.scales + d * kScaleStride + i * Scales::kRowBytes);
+        to.zeros[i].load(next.zeros + d * kZeroStride + i * Zeros::kRowBytes);
+      }
+    }
   }
 
   __device__ __forceinline__ Tokens<E, kTileWords> read_tokens(const Storage<E>* from) const {

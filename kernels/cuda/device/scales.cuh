@@ -92,9 +92,9 @@ struct ZeroRow {
   __device__ __forceinline__ uint32_t zeros(int block) const { return word[block / 2] >> (block % 2 * 16); }
 };
 
-// Stands for a zero row where codes have no zero point to subtract: nothing is read.
+// Stands for a zero row where every zero point is the same, or codes have none: nothing is read.
 template <int Period>
-struct NoZeroRow {
+struct ConstantZeroRow {
   static constexpr int kBytes = ZeroRow<Period>::kBytes;
   static constexpr int kRowBytes = ZeroRow<Period>::kRowBytes;
 

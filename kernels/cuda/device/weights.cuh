@@ -98,8 +98,9 @@ __device__ __forceinline__ uint32_t lift_pair(const Tile<Bits>& tile, uint32_t m
 }
 
 // Turns codes into `code - zero` operands. Made once per block from the zero points of the lane's two
-// columns: byte 0 for the column `group`, byte 1 for `group + 8`.
-template <Element E, int Bits>
+// columns: byte 0 for the column `group`, byte 1 for `group + 8`; or from the constant `Zero`, and then with no
+// instruction at all.
+template <Element E, int Bits, int Zero = -1>
 class Dequantizer {
  public:
   static constexpr int kWeightParts = 1;
@@ -112,19 +113,19 @@ class Dequantizer {
       for (int r = 0; r < kRegisters; ++r) {
         // 1024 * 2^-p + zero, p = (r % per_byte) * Bits; its unit in the last place is 2^-p.
         const int p = r * Bits % 8;
-        const uint32_t zero = r % 2 ? spread_byte<1>(zeros, 0) : spread_byte<0>(zeros, 0);
+        const uint32_t zero = r % 2 ? spread<1>(zeros, 0) : spread<0>(zeros, 0);
         const uint32_t sign = p == 0 ? 0 : 0x80008000u;  // fma adds, the plain case subtracts
         constant_[r] = (zero << p) + (0x64006400u - 0x04000400u * p + sign);
       }
     } else if constexpr (E == Element::kHalf) {
-      constant_[0] = spread_byte<0>(zeros, 0x64646464u);
-      constant_[1] = spread_byte<1>(zeros, 0x64646464u);
+      constant_[0] = spread<0>(zeros, 0x64646464u);
+      constant_[1] = spread<1>(zeros, 0x64646464u);
     } else if constexpr (Bits == 8) {
-      constant_[0] = ptx::permute(zeros, 0x4b000000u, 0x7440u);
-      constant_[1] = ptx::permute(zeros, 0x4b000000u, 0x7441u);
+      constant_[0] = Zero < 0 ? ptx::permute(zeros, 0x4b000000u, 0x7440u) : 0x4b000000u + Zero;
+      constant_[1] = Zero < 0 ? ptx::permute(zeros, 0x4b000000u, 0x7441u) : 0x4b000000u + Zero;
     } else {
-      constant_[0] = spread_byte<0>(zeros, 0xc3c3c3c3u);  // -(128 + zero)
-      constant_[1] = spread_byte<1>(zeros, 0xc3c3c3c3u);
+      constant_[0] = spread<0>(zeros, 0xc3c3c3c3u);  // -(128 + zero)
+      constant_[1] = spread<1>(zeros, 0xc3c3c3c3u);
     }
   }
 
@@ -139,6 +140,15 @@ class Dequantizer {
  private:
   // 2 and 4-bit codes are used where they stand in their byte: no shift for half of them or more.
   static constexpr bool kInPlace = E == Element::kHalf && (Bits == 2 || Bits == 4);
+
+  template <int Index>
+  __device__ __forceinline__ static uint32_t spread(uint32_t zeros, uint32_t fill) {
+    if constexpr (Zero < 0) {
+      return spread_byte<Index>(zeros, fill);
+    } else {
+      return 0x00010001u * Zero | (fill & 0xff00ff00u);
+    }
+  }
 
   template <int Step, int Reg>
   __device__ __forceinline__ uint32_t pair(const Tile<Bits>& tile) const {

@@ -128,6 +128,20 @@ BUGS = [
         "      weights += Decode::kAhead * kWeightStride;\n",
         "",
     ),
+    Bug(
+        "the running scale pointer stands still",
+        "decode",
+        DECODE,
+        "        scales += Decode::kAhead * kScaleStride;\n",
+        "",
+    ),
+    Bug(
+        "the running zero pointer stands still",
+        "decode",
+        DECODE,
+        "        zeros += Decode::kAhead * kZeroStride;\n",
+        "",
+    ),
     # Scales, zero points, blocks
     Bug(
         "scale row off by one",

@@ -11,9 +11,11 @@ VARIANTS = [build.Variant("half", 4), build.Variant("half", 2), build.Variant("h
             build.Variant("half", 4, codebook=True)]  # fmt: skip
 
 
-def counts(variant, kernel, m, block):
+def counts(variant, kernel, m, block, zero_points):
     emulator = Emulator()
-    product = make_product(m, 512, 128, element=variant.element, bits=variant.bits, block=block, zero_points=True)
+    product = make_product(
+        m, 512, 128, element=variant.element, bits=variant.bits, block=block, zero_points=zero_points
+    )
     if variant.codebook:
         product = with_codebook(product, np.linspace(-1, 1, 1 << variant.bits, dtype=np.float32))
     emulator.run(product, kernel=kernel, count=True)
@@ -28,10 +30,12 @@ def is_scale_or_zero(c, variant, block) -> bool:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
-@pytest.mark.parametrize(("kernel", "m"), [("decode", 8), ("mid", 32), ("wide", 128)])
+@pytest.mark.parametrize(
+    ("kernel", "m", "zero_points"), [("decode", 8, False), ("decode", 8, True), ("mid", 32, True), ("wide", 128, True)]
+)
 @pytest.mark.parametrize("block", [16, 32, 128])
-def test_no_wasted_sector_and_no_bank_conflict(variant, kernel, m, block):
-    found = counts(variant, kernel, m, block)
+def test_no_wasted_sector_and_no_bank_conflict(variant, kernel, m, zero_points, block):
+    found = counts(variant, kernel, m, block, zero_points)
     reads = [c for c in found if c.space == "global read"]
     copies = [c for c in reads if c.opcode.startswith("cp.async")]
     assert any("v4" in c.opcode for c in reads) or copies

@@ -18,16 +18,16 @@ CODEBOOK = np.random.default_rng(0).standard_normal(16).astype(np.float32)
 
 # (m, k, n, block): ragged everywhere, several blocks a tile, deep blocks, many chunks or stages.
 PRODUCTS = {
-    "decode": [(5, 328, 37, 32), (8, 4224, 16, 128), (3, 203, 17, 32)],
+    "decode": [(5, 328, 37, 32), (8, 4224, 16, 128), (3, 203, 17, 32), (4, 4224, 16, 32)],
     "mid": [(21, 1352, 37, 32), (33, 1160, 50, 128), (16, 1160, 50, 16)],  # 6 and 5 turns of 4 stages
     "wide": [(130, 392, 137, 32), (130, 584, 137, 128)],
     "gather": [(1, 328, 37, 32)],
     "codebook": [(5, 328, 37, 32), (8, 4224, 16, 32)],  # the decode kernel with Codebook<4>
 }
 KERNELS = {  # name in the module: (launch bound, code)
-    "decode_p16": ("Decode::kThreads", None), "decode_p64": ("Decode::kThreads", None),
-    "decode_p32": ("Decode::kThreads", "decode<Element::kHalf, Integers<4>, 32>(args);"),
-    "decode_p128": ("Decode::kThreads", "decode<Element::kHalf, Integers<4>, 128>(args);"),
+    "decode_zeros_p16": ("Decode::kThreads", None), "decode_zeros_p64": ("Decode::kThreads", None),
+    "decode_zeros_p32": ("Decode::kThreads", "decode<Element::kHalf, Integers<4>, 32>(args);"),
+    "decode_zeros_p128": ("Decode::kThreads", "decode<Element::kHalf, Integers<4>, 128>(args);"),
     "mid": ("256", "tile_product<Element::kHalf, Integers<4>, MidShape>(args);"),
     "wide": ("256", "tile_product<Element::kHalf, Integers<4>, WideShape>(args);"),
     "gather": ("kGatherThreads", "gather<Element::kHalf, 4>(args);"),
@@ -40,8 +40,8 @@ def variant_of(kernel: str) -> build.Variant:
 
 def source_with_one_kernel(kernel: str) -> str:
     if kernel == "codebook":
-        return source_with_one_kernel("decode").replace("Integers<4>", "Codebook<4>").replace(
-            "half_4", "half_codebook4").replace("MatMulArgs", "CodebookArgs")  # fmt: skip
+        text = source_with_one_kernel("decode").replace("MatMulArgs", "CodebookArgs").replace("decode_zeros", "decode")
+        return text.replace("Integers<4>", "Codebook<4>").replace("half_4", "half_codebook4")
     text = '#include "decode.cuh"\n#include "gather.cuh"\n#include "tile.cuh"\nusing namespace onnxq::cuda;\n'
     for name, (threads, code) in KERNELS.items():
         args = "GatherArgs" if name == "gather" else "MatMulArgs"
