@@ -3,6 +3,7 @@
     python -m benchmarks.kernels                       # the whole table, hours
     python -m benchmarks.kernels --quick               # the bars of the 4-bit kernels, minutes
     python -m benchmarks.kernels --shapes 2048x2048 --rows 1 16 --bits 4 8 nf4
+    python -m benchmarks.kernels --load --clock cpu    # what loading costs instead, minutes
 
 The contenders of a line run in turns in one process, so that a slow minute of the machine hurts all alike;
 figures are medians of the turns, ratios are onnxruntime's time over ours. `--clock cpu` counts the time that the
@@ -22,6 +23,7 @@ import numpy as np
 import onnxruntime as ort
 
 from .contenders import Problem, Weight
+from .loading import measure_loading, show_loading
 from .machine import Machine, measure
 
 SHAPES = ["2048x2048", "4096x11008", "11008x4096", "4096x14336", "576x1536", "576x49152"]
@@ -137,6 +139,7 @@ def summarise(results: list[Line]) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="4 bits, one thread, M of 1, 16 and 128")
+    parser.add_argument("--load", action="store_true", help="time the repack at loading, in s per GB, not products")
     parser.add_argument("--shapes", nargs="+", metavar="KxN", default=SHAPES)
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 4, 16, 64, 128, 512])
     parser.add_argument("--bits", nargs="+", default=["2", "3", "4", "8"], help="2 3 4 5 6 8 nf4")
@@ -150,6 +153,8 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     for name, value in QUICK.items() if args.quick else ():
         setattr(args, name, value)
+    if args.load:
+        args.threads = [1]
     if args.clock == "cpu" and args.threads != [1]:
         parser.error("--clock cpu adds up the threads of a product; use it with --threads 1")
     if args.library is None:
@@ -159,22 +164,38 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def problems(args: argparse.Namespace) -> Iterator[Problem]:
+    for shape in args.shapes:
+        k, n = map(int, shape.split("x"))
+        for bits in args.bits:
+            for block in args.blocks:
+                yield Problem(k, n, 0 if bits == "nf4" else int(bits), block)
+
+
+def load(args: argparse.Namespace) -> None:
+    loadings = []
+    for problem in problems(args):
+        loadings.append(measure_loading(problem, args))
+        show_loading(loadings[-1])
+    if args.json:
+        args.json.write_text(json.dumps([asdict(loading) for loading in loadings], indent=1))
+
+
 def main() -> None:
     args = parse()
+    if args.load:
+        load(args)
+        return
     machine = measure()
     if machine:
         print(f"one thread of this machine: reads {machine.read_gb_per_s:.1f} GB/s, int8 {machine.int8_gops:.0f} GOPS")
     print(f"{'':20} {'':10} {'ours ms':>10}  {'onnxruntime':>17}  {'float32':>17}    GB/s    GOPS  of GB/s of GOPS")
     results = []
-    for shape in args.shapes:
-        k, n = map(int, shape.split("x"))
-        for bits in args.bits:
-            for block in args.blocks:
-                problem = Problem(k, n, 0 if bits == "nf4" else int(bits), block)
-                for threads in args.threads:
-                    for line in lines(problem, args, threads):
-                        show(line, machine)
-                        results.append(line)
+    for problem in problems(args):
+        for threads in args.threads:
+            for line in lines(problem, args, threads):
+                show(line, machine)
+                results.append(line)
     summarise(results)
     if args.json:
         machine_facts = asdict(machine) if machine else None

@@ -25,6 +25,14 @@ bool advise(const void* data, std::size_t bytes, std::size_t size, int advice) {
 
 void advise_large(void* data, std::size_t bytes) { advise(data, bytes, kLargePage, MADV_HUGEPAGE); }
 
+void populate(void* data, std::size_t bytes) {
+#if defined(MADV_POPULATE_WRITE)
+  advise(data, bytes, kPage, MADV_POPULATE_WRITE);
+#else
+  advise(data, bytes, kPage, 23);  // Linux 5.14 and newer, whatever the C library knows; others say no
+#endif
+}
+
 void advise_unused(const void* data, std::size_t bytes) {
 #if defined(MADV_PAGEOUT)
   // MADV_DONTNEED would be wrong: it zeroes memory that is not backed by a file.
@@ -36,6 +44,7 @@ void advise_unused(const void* data, std::size_t bytes) {
 }
 #else
 void advise_large(void*, std::size_t) {}
+void populate(void*, std::size_t) {}
 void advise_unused(const void*, std::size_t) {}
 #endif
 

@@ -2,8 +2,14 @@
 
 #include <cstring>
 
+#include "cpu/pages.h"
+
 namespace onnxq::cpu {
 namespace {
+
+// Panels that are packed side by side where codes are read 16 columns at a time: enough for whole cache lines of
+// the file, few enough for the translations of the addresses that are written.
+constexpr int64_t kPanelsTogether = 16;
 
 // Packs bits [shift, shift + kBits) of unpacked codes [groups][16][4] into lines. Eight codes at a time:
 // fields are smaller than bytes, so shifting a whole word moves none into its neighbour once it is masked.
@@ -86,35 +92,67 @@ void PackedWeight::pack_indices(const WeightSource& indices, int64_t rows) {
         *out++ = static_cast<uint8_t>(column < n ? indices.code(row, column) : 0);
 }
 
-// Blocks outside, panels inside: the file is read along its rows, in pages that follow each other.
-void PackedWeight::pack_codes(const WeightSource& source) {
+// What whole vectors do not cover, a block at a time through one code a byte.
+void PackedWeight::pack_blocks(const WeightSource& source, BlockRange range) {
   alignas(kCacheLine) uint8_t codes[kMaxBlock * kPanelColumns];
   const int groups = block / kGroup;
-  for (int64_t b = 0; b < blocks; ++b)
-    for (int64_t panel = 0; panel < panels; ++panel) {
+  for (int64_t b = range.first_block; b < blocks; ++b)
+    for (int64_t panel = range.first_panel; panel < range.end_panel; ++panel) {
       source.read_block(b, panel * kPanelColumns, codes);
       pack_block(low, codes, groups, 0, low.lines.data() + (panel * blocks + b) * low.block_bytes);
       pack_block(high, codes, groups, low.bits, high.lines.data() + (panel * blocks + b) * high.block_bytes);
     }
 }
 
+void PackedWeight::pack_codes(const WeightSource& source) {
+  populate(low.lines.data(), low.lines.bytes());
+  populate(high.lines.data(), high.lines.bytes());
+  const int64_t step = source.panels_per_vector();
+  const int64_t fast_blocks = source.vector_rows() / block;
+  const int64_t fast_panels = fast_blocks == 0 ? 0 : n / (step * kPanelColumns) * step;
+  if (fast_panels > 0)
+    source.read_lines(fast_panels, {low.lines.data(), blocks * low.block_bytes},
+                      {high.lines.data(), blocks * high.block_bytes});
+  pack_blocks(source, {0, fast_panels, fast_blocks});
+  for (int64_t panel = fast_panels; panel < panels; panel += kPanelsTogether)
+    pack_blocks(source, {panel, std::min(panel + kPanelsTogether, panels), 0});
+}
+
+namespace {
+
+// What stands beside the blocks: T [blocks, N] or, transposed, [N, blocks], to [panels][blocks][16].
+template <class T>
+void pack_beside(const WeightSource& source, const T* from, T* to) {
+  const int64_t blocks = source.blocks();
+  for (int64_t column = 0; column < source.n; column += kPanelColumns) {
+    const int64_t columns = std::min<int64_t>(kPanelColumns, source.n - column);
+    T* panel = to + column * blocks;
+    if (columns < kPanelColumns) std::fill_n(panel, blocks * kPanelColumns, T{0});
+    if (source.storage == Storage::kTransposed) {
+      for (int64_t c = 0; c < columns; ++c)
+        for (int64_t b = 0; b < blocks; ++b) panel[b * kPanelColumns + c] = from[(column + c) * blocks + b];
+    } else {
+      for (int64_t b = 0; b < blocks; ++b)
+        std::copy_n(from + b * source.n + column, columns, panel + b * kPanelColumns);
+    }
+  }
+}
+
+}  // namespace
+
 void PackedWeight::pack_scales(const WeightSource& source) {
-  const int64_t width = half_scales ? 2 : 4;
-  const auto* from = static_cast<const uint8_t*>(source.scales);
-  std::memset(scales.data(), 0, scales.bytes());
-  for (int64_t column = 0; column < n; ++column)
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t slot = (column / kPanelColumns * blocks + b) * kPanelColumns + column % kPanelColumns;
-      std::memcpy(scales.data() + slot * width, from + source.scale_index(b, column) * width,
-                  static_cast<std::size_t>(width));
-    }
+  if (half_scales) {
+    pack_beside(source, static_cast<const uint16_t*>(source.scales), reinterpret_cast<uint16_t*>(scales.data()));
+  } else {
+    pack_beside(source, static_cast<const float*>(source.scales), reinterpret_cast<float*>(scales.data()));
+  }
   if (!has_zero_points) return;
-  std::memset(zero_points.data(), 0, zero_points.bytes());
-  for (int64_t column = 0; column < n; ++column)
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t slot = (column / kPanelColumns * blocks + b) * kPanelColumns + column % kPanelColumns;
-      zero_points.data()[slot] = static_cast<uint8_t>(source.zero_point(b, column));
-    }
+  if (source.zero_point_bits == 8) return pack_beside(source, source.zero_points, zero_points.data());
+  uint8_t* to = zero_points.data();
+  for (int64_t column = 0; column < panels * kPanelColumns; column += kPanelColumns)
+    for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t c = column; c < column + kPanelColumns; ++c)
+        *to++ = static_cast<uint8_t>(c < n ? source.zero_point(b, c) : 0);
 }
 
 }  // namespace onnxq::cpu

@@ -104,7 +104,12 @@ struct PackedWeight {
  private:
   enum class Codes { kLines, kIndices };
   PackedWeight(const WeightSource& source, int64_t depth, Codes codes);
+  // Blocks from first_block on, of panels [first_panel, end_panel).
+  struct BlockRange {
+    int64_t first_panel, end_panel, first_block;
+  };
   void pack_codes(const WeightSource& source);
+  void pack_blocks(const WeightSource& source, BlockRange range);
   void pack_indices(const WeightSource& indices, int64_t rows);
   void pack_scales(const WeightSource& source);
 };

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "cpu/half.h"
+#include "cpu/interleave.h"
 
 namespace onnxq::cpu {
 
@@ -20,6 +21,12 @@ enum class Storage {
   kTensor,      // ONNX's own order: row-major [K, N], low bits first within a byte, rows not padded
   kTransposed,  // the same of [N, K]; scales and zero points are transposed too
   kPlanes,      // LAYOUTS.md: planes of 1, 2, 4 or 8 bits, whose fields are runs of rows
+};
+
+// Where lines go: one panel's follow each other, panels are `panel_size` bytes apart.
+struct PanelLines {
+  uint8_t* first;
+  int64_t panel_size;
 };
 
 struct WeightSource {
@@ -53,6 +60,13 @@ struct WeightSource {
   // out[block / 4][16][4]. What lies outside the weight is 0.
   void read_block(int64_t block_row, int64_t first_column, uint8_t* out) const;
 
+  // The same for many codes at once, straight into the lines of panel.h: of panels [0, panels), the lines of the
+  // first vector_rows() rows. Only whole vectors of 16 bytes are read: panels come in steps of panels_per_vector(),
+  // and vector_rows() is 0 where rows do not begin at bytes (planes: where their runs do not fill lines).
+  void read_lines(int64_t panels, const PanelLines& low_lines, const PanelLines& high_lines) const;
+  int64_t vector_rows() const;
+  int64_t panels_per_vector() const { return storage == Storage::kTensor ? 8 / low_bits : 1; }
+
   // Where the scale (and the zero point) of a block stands in its tensor.
   int64_t scale_index(int64_t block_row, int64_t column) const {
     return storage == Storage::kTransposed ? column * blocks() + block_row : block_row * n + column;
@@ -60,6 +74,7 @@ struct WeightSource {
 
  private:
   void read_row(int64_t row, int64_t first_column, int64_t columns, uint8_t* out) const;
+  Bytes read_plane_row(int64_t row, int64_t first_column) const;  // 16 codes, all inside
   void read_rows_of_block(int64_t first_row, int64_t first_column, uint8_t* out) const;
   void read_columns_of_block(int64_t first_row, int64_t first_column, uint8_t* out) const;
 };

@@ -26,7 +26,7 @@ struct Case {
     const int widths[] = {2, 3, 4, 5, 6, 8};
     bits = widths[pick(0, 5)];
     const int high_bits = bits == 6 ? 2 : bits % 2;
-    source.k = pick(1, 600);
+    source.k = pick(0, 1) == 1 ? 256 * pick(1, 3) : pick(1, 600);  // whole vectors are loaded differently from the rest
     source.n = pick(1, 150);
     source.block = 16 << pick(0, 4);
     source.low_bits = bits - high_bits;
