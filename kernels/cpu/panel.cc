@@ -120,10 +120,9 @@ void PackedWeight::pack_codes(const WeightSource& source) {
 
 namespace {
 
-// What stands beside the blocks: T [blocks, N] or, transposed, [N, blocks], to [panels][blocks][16].
+// What stands beside the blocks (of W's rows, of which a codebook has fewer rows of indices): T [blocks, N] or, transposed, [N, blocks], to [panels][blocks][16].
 template <class T>
-void pack_beside(const WeightSource& source, const T* from, T* to) {
-  const int64_t blocks = source.blocks();
+void pack_beside(const WeightSource& source, int64_t blocks, const T* from, T* to) {
   for (int64_t column = 0; column < source.n; column += kPanelColumns) {
     const int64_t columns = std::min<int64_t>(kPanelColumns, source.n - column);
     T* panel = to + column * blocks;
@@ -142,12 +141,13 @@ void pack_beside(const WeightSource& source, const T* from, T* to) {
 
 void PackedWeight::pack_scales(const WeightSource& source) {
   if (half_scales) {
-    pack_beside(source, static_cast<const uint16_t*>(source.scales), reinterpret_cast<uint16_t*>(scales.data()));
+    auto* to = reinterpret_cast<uint16_t*>(scales.data());
+    pack_beside(source, blocks, static_cast<const uint16_t*>(source.scales), to);
   } else {
-    pack_beside(source, static_cast<const float*>(source.scales), reinterpret_cast<float*>(scales.data()));
+    pack_beside(source, blocks, static_cast<const float*>(source.scales), reinterpret_cast<float*>(scales.data()));
   }
   if (!has_zero_points) return;
-  if (source.zero_point_bits == 8) return pack_beside(source, source.zero_points, zero_points.data());
+  if (source.zero_point_bits == 8) return pack_beside(source, blocks, source.zero_points, zero_points.data());
   uint8_t* to = zero_points.data();
   for (int64_t column = 0; column < panels * kPanelColumns; column += kPanelColumns)
     for (int64_t b = 0; b < blocks; ++b)
