@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightEvidence:
     """What calibration saw at the input of one matmul, or in the patches of one group of a convolution.
 
