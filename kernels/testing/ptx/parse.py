@@ -72,11 +72,25 @@ def parse_module(text: str) -> Module:
     dynamic = [m.group("name") for m in _EXTERN.finditer(text)]
     if len(dynamic) > 1:
         raise PtxError(f"one dynamic shared array expected, found {dynamic}")
-    for match in _ENTRY.finditer(text):
-        module.entries.append(_parse_entry(match, _body_of(text, match.end()), dynamic))
+    bodies = [(match, _body_of(text, match.end())) for match in _ENTRY.finditer(text)]
+    shared = _declared_outside(text, [body for _, body in bodies])
+    for match, body in bodies:
+        module.entries.append(_parse_entry(match, body, dynamic, shared))
     if re.search(r"\.func\b", text):
         raise PtxError("device functions that are not inlined are not supported")
     return module
+
+
+def _declared_outside(text: str, bodies: list[str]) -> dict[str, str]:
+    """Declarations of shared arrays that stand before the entries, by symbol.
+
+    nvcc puts an array there when two entries have one function inlined that owns it; each entry has an array of its own.
+    """
+    for body in bodies:
+        text = text.replace(body, "")
+    statements = (re.sub(r"\s+", " ", item).strip() for item in re.split(r"[;{}]", text))
+    found = (match for item in statements if (match := _SHARED.search(item)))
+    return {match.group("name"): match.group(0) for match in found if match.group("bytes")}
 
 
 def _body_of(text: str, start: int) -> str:
@@ -87,11 +101,14 @@ def _body_of(text: str, start: int) -> str:
     return text[start : end - 1]
 
 
-def _parse_entry(match: re.Match[str], body: str, dynamic: list[str]) -> Entry:
+def _parse_entry(match: re.Match[str], body: str, dynamic: list[str], shared: dict[str, str]) -> Entry:
     param = _PARAM.match(match.group("params").strip())
     if param is None:
         raise PtxError(f"{match.group('name')}: one struct parameter expected, got {match.group('params')!r}")
     entry = Entry(match.group("name"), param.group("name"), int(param.group("bytes")))
+    for symbol, declaration in shared.items():
+        if re.search(rf"{re.escape(symbol)}(?![\w$])", body):
+            _declare_shared(entry, declaration)
     for statement in _statements(body):
         if isinstance(statement, Label):
             entry.body.append(statement)

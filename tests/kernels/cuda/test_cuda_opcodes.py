@@ -278,6 +278,15 @@ def test_the_table_is_exactly_what_the_kernels_use():
     assert set(OPCODES) == used_by_kernels()
 
 
+def test_an_array_before_the_entries_is_each_user_s_own():
+    """As nvcc writes one of a function that two entries have inlined; an entry that does not name it has none."""
+    head = "\n.version 9.0\n.target sm_80\n.shared .align 4 .b8 sums[64];\n.extern .shared .align 16 .b8 rest[];\n"
+    uses = entry("a", "\tmov.u32 %r1, sums;") + entry("b", "\tmov.u32 %r1, sums;")
+    module = parse_module(head + uses + entry("c", "\tmov.u32 %r1, sums2;"))
+    assert [item.shared for item in module.entries] == [{"sums": 0}, {"sums": 0}, {}]
+    assert [item.static_shared_bytes for item in module.entries] == [64, 64, 0]
+
+
 def test_every_value_opcode_has_an_oracle():
     assert set(ORACLES) == set(VALUE_OPCODES)
 
