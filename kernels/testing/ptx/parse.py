@@ -84,7 +84,7 @@ def parse_module(text: str) -> Module:
 def _declared_outside(text: str, bodies: list[str]) -> dict[str, str]:
     """Declarations of shared arrays that stand before the entries, by symbol.
 
-    nvcc puts an array there when two entries have one function inlined that owns it; each entry has an array of its own.
+    nvcc puts an array there when two entries have the function inlined that owns it; each entry has its own array.
     """
     for body in bodies:
         text = text.replace(body, "")
