@@ -120,7 +120,8 @@ void PackedWeight::pack_codes(const WeightSource& source) {
 
 namespace {
 
-// What stands beside the blocks (of W's rows, of which a codebook has fewer rows of indices): T [blocks, N] or, transposed, [N, blocks], to [panels][blocks][16].
+// What stands beside the blocks (of W's rows, of which a codebook has fewer rows of indices): T [blocks, N] or,
+// transposed, [N, blocks], to [panels][blocks][16].
 template <class T>
 void pack_beside(const WeightSource& source, int64_t blocks, const T* from, T* to) {
   for (int64_t column = 0; column < source.n; column += kPanelColumns) {
