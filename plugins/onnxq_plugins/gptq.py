@@ -29,10 +29,15 @@ from onnxq_plugins.grouping import assemble
 from onnxq_plugins.quadratic import Gram, better, polished
 from onnxq_plugins.small_groups import LARGEST_K, round_columns
 
-__all__ = ["Gptq", "inverse_factor", "onnxq_weight_quantizers", "round_in_order"]
+__all__ = ["Gptq", "damped", "inverse_factor", "onnxq_weight_quantizers", "round_in_order"]
 
 _DAMPING = 0.01
 _ROWS_AT_A_TIME = 128
+
+_FINE = 8
+"""Bits from which step 5 damps H too. Integer kernels round the activations as well, which excites what the data hardly
+does: without damping, step 5 took the logits of EfficientNet-Lite0 from 24.6 to 22.3 dB, with it to 24.65.
+"""
 _TRIANGLE = 64
 
 
@@ -59,7 +64,8 @@ class Gptq:
         codes = round_in_order(weight, gram, scale, zero_point, scheme)
         integers = codes.astype(np.int8) if scheme.symmetric else codes.astype(np.uint8)
         corrected = replace(rounded, codes=integers)
-        return polished(weight, better(weight, (rounded, corrected), gram), gram)
+        best = better(weight, (rounded, corrected), gram)
+        return polished(weight, best, damped(gram) if scheme.bits >= _FINE else gram)
 
     def quantize_groups(
         self, weight: FloatArray, scheme: Scheme, evidence: Sequence[WeightEvidence]
@@ -69,6 +75,11 @@ class Gptq:
         if len(grams) < len(evidence) or len(weight) > LARGEST_K or scheme.granularity != "per_axis":
             return None
         return round_columns(weight, np.repeat(np.stack(grams), weight.shape[1] // len(grams), axis=0), scheme)
+
+
+def damped(gram: Gram) -> Gram:
+    """H as if white noise of a tenth of the inputs' root mean square came on top of them."""
+    return gram + _DAMPING * float(np.mean(np.diag(gram))) * np.eye(len(gram))
 
 
 def round_in_order(

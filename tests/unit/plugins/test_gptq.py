@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnxq_plugins import gptq
 from onnxq_plugins.gptq import Gptq, inverse_factor, round_in_order
 from onnxq_plugins.mse import Importance, LeastSquares
 
@@ -92,3 +93,22 @@ def test_the_factor_is_that_of_the_inverse(case: tuple[np.ndarray, np.ndarray], 
     assert (np.tril(got, -1) == 0).all()
     assert np.allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     assert not np.allclose(got, np.linalg.inv(np.linalg.cholesky(damped)), rtol=1e-4, atol=1e-5) or k == 1
+
+
+def test_at_8_bits_the_rounding_of_the_inputs_is_reckoned_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 inputs made of 16: what is let loose between them costs as soon as noise comes on top."""
+    rng = np.random.default_rng(4)
+    inputs = rng.standard_normal((500, 16)) @ rng.standard_normal((16, 64))
+    weight = rng.standard_normal((64, 16)).astype(np.float32)
+    scheme = Scheme(bits=8, symmetric=True, granularity="per_axis", scale_type="FLOAT")
+    seen = evidence_of(inputs)
+    assert seen.gram is not None
+    noisy = gptq.damped(seen.gram)
+
+    def noisy_error() -> float:
+        difference = dequantize(Gptq().quantize(weight, scheme, seen)) - weight
+        return float(np.vdot(difference, noisy @ difference))
+
+    aware = noisy_error()
+    monkeypatch.setattr(gptq, "damped", lambda gram: gram)
+    assert aware < noisy_error()
