@@ -202,7 +202,8 @@ inline void plane_lines(const uint8_t* bytes, int64_t stride, uint8_t* out, int6
 // The codes of 16 columns in one row of a plane: bytes shifted and masked.
 inline Bytes plane_codes(const uint8_t* bytes, int shift, int bits) {
   const Shorts moved = reinterpret_cast<Shorts>(load_bytes(bytes)) >> static_cast<uint16_t>(shift);
-  return reinterpret_cast<Bytes>(moved) & (Bytes{} + static_cast<uint8_t>((1 << bits) - 1));
+  const auto mask = static_cast<uint8_t>((1 << bits) - 1);  // named, since UBSan's check makes the expression an int
+  return reinterpret_cast<Bytes>(moved) & (Bytes{} + mask);
 }
 
 }  // namespace onnxq::cpu
