@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from onnxq.acceptance import acceptable, accepted
 from onnxq.cuda_target import ON_CUDA, WHY_CONVOLUTIONS_STAY_FLOAT, about_cuda, block_size_for
 from onnxq.errors import RecipeError
 from onnxq.evidence import Evidence
 from onnxq.model import Model
-from onnxq.plugin.contracts import Format
-from onnxq.plugin.registry import Plugin, Registry
+from onnxq.plugin.registry import Registry
 from onnxq.processor import saturates
 from onnxq.qdq.activations import ActivationDecision
 from onnxq.qdq.layout import FloatNode, IntegerNode, Layout
@@ -31,7 +31,7 @@ from onnxq.qdq.outline import integer_layout, is_convolutional
 from onnxq.qdq.ranges import decide_activations, unobserved_readers, wishes_for
 from onnxq.qdq.trained import NOTHING, Trained, TrainedWeight
 from onnxq.recipe import Override, Recipe
-from onnxq.scheme import BITS, TABLE_BITS, Granularity, Scheme
+from onnxq.scheme import Granularity, Scheme
 from onnxq.shared_kernels import shared_kernels
 from onnxq.survey import MIN_ELEMENTS, Site, Skip, Survey
 from onnxq.unheeded import about_activations, about_layout, unmatched
@@ -226,8 +226,8 @@ class _Choice:
         an error, since the wish for it then makes no sense."""
         if sites[0].kind == "matmul":
             return None
-        accepted, refusals = _acceptable(sites, _choose(sites, self.recipe)[0], self.registry.format(name))
-        return None if accepted else refusals[0][1]
+        possible, refusals = acceptable(sites, _choose(sites, self.recipe)[0], self.registry.format(name))
+        return None if possible else refusals[0][1]
 
     def why_float(self, site: Site) -> str:
         """Why a weight that no format takes stays float."""
@@ -282,7 +282,7 @@ def _decisions(sites: Sequence[Site], name: str, choice: _Choice) -> tuple[list[
         scheme = _integer_scheme(choice.recipe, sites, given, reduced=choice.reduce_range)
         if method == "rtn" and "method" not in choice.recipe.model_fields_set:
             method = choice.integer_method if name == "qdq" else _INTEGER_METHOD
-    scheme, warning = _accepted(sites, scheme, form)
+    scheme, warning = accepted(sites, scheme, form)
     decisions = []
     for site in sites:
         with form.guarded(site.node) as plugin:
@@ -380,31 +380,6 @@ def _choose(sites: Sequence[Site], recipe: Recipe) -> tuple[Scheme, str]:
     if block_size == "channel":
         return Scheme(bits=bits, symmetric=symmetric, granularity="per_axis"), method
     return Scheme(bits=bits, symmetric=symmetric, block_size=block_size), method
-
-
-def _accepted(sites: Sequence[Site], scheme: Scheme, form: Plugin[Format]) -> tuple[Scheme, str | None]:
-    """The scheme, or with a warning the next wider one that the format can write for all sites of a weight."""
-    accepted, refusals = _acceptable(sites, scheme, form)
-    site, why = refusals[0] if refusals else (sites[0], "")
-    if accepted is None:
-        raise RecipeError(f"{site.op_type} '{site.node}': {why}")
-    return accepted, f"'{site.node}' gets {accepted.bits} bits: {why}" if refusals else None
-
-
-def _acceptable(
-    sites: Sequence[Site], scheme: Scheme, form: Plugin[Format]
-) -> tuple[Scheme | None, list[tuple[Site, str]]]:
-    """The scheme in the least width from its own on that the format can write, if any; and why not in those before."""
-    refusals: list[tuple[Site, str]] = []
-    widths = TABLE_BITS if scheme.bits in TABLE_BITS else BITS  # a width of ONNX gives way to one of ONNX
-    for bits in (bits for bits in widths if bits >= scheme.bits):
-        candidate = replace(scheme, bits=bits)
-        with form.guarded(sites[0].node) as plugin:
-            refused = [(site, why) for site in sites if (why := plugin.refuses(site, candidate)) is not None]
-        if not refused:
-            return candidate, refusals
-        refusals += refused
-    return None, refusals
 
 
 def _skip(site: Site, reason: str) -> Skip:
