@@ -9,10 +9,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
-from onnxq.scheme import Scheme
-from onnxq.survey import Site
+from onnxq.unheeded import Decided
 
 __all__ = ["ON_CUDA", "WHY_CONVOLUTIONS_STAY_FLOAT", "about_cuda", "block_size_for"]
 
@@ -24,8 +22,8 @@ WHY_CONVOLUTIONS_STAY_FLOAT = (
 )
 
 _LIKED = (128, 64, 32)
-"""Blocks from the cheapest on: the decode kernel handles 17.6, 15.6 and 12.7 weights an instruction at 4 bits and
-fp16 (kernels/cuda/budgets.json), 9.4 with blocks of 16. Blocks of 256 run as two of 128."""
+"""Blocks from the cheapest on: with zero points the decode kernel handles 17.6, 16.4 and 13.3 weights an instruction at
+4 bits and fp16 (kernels/cuda/README.md), 10.3 with blocks of 16. Blocks of 256 run as two of 128."""
 
 
 def block_size_for(k: int) -> int:
@@ -36,18 +34,7 @@ def block_size_for(k: int) -> int:
     return next((size for size in _LIKED if k % size == 0), _LIKED[-1])
 
 
-class _Decided(Protocol):
-    """What is needed of a Decision."""
-
-    @property
-    def site(self) -> Site: ...
-    @property
-    def scheme(self) -> Scheme: ...
-    @property
-    def format(self) -> str: ...
-
-
-def about_cuda(decisions: Iterable[_Decided], *, trained: bool) -> list[str]:
+def about_cuda(decisions: Iterable[Decided], *, trained: bool) -> list[str]:
     """What a user may have expected of CUDA and does not get.
 
     Args:

@@ -15,7 +15,7 @@ from onnxq.recipe import Override, Recipe
 from onnxq.scheme import Scheme
 from onnxq.survey import Site, Survey
 
-__all__ = ["about_activations", "about_layout", "unmatched"]
+__all__ = ["Decided", "about_activations", "about_layout", "unmatched"]
 
 _OF_INTEGER_NODES = (
     "activation_bits",
@@ -33,7 +33,7 @@ _OF_DYNAMIC_ONES = ("per_channel", "reduce_range")
 """Those of them that format dynamic heeds too."""
 
 
-class _Decided(Protocol):
+class Decided(Protocol):
     """What is needed of a Decision."""
 
     @property
@@ -61,7 +61,7 @@ def unmatched(model: Model, survey: Survey, recipe: Recipe, layout: Layout) -> l
     return warnings
 
 
-def about_layout(decision: _Decided, rule: Override, recipe: Recipe) -> list[str]:
+def about_layout(decision: Decided, rule: Override, recipe: Recipe) -> list[str]:
     """Wishes for one weight that the place it is in rules out.
 
     Args:
