@@ -27,24 +27,12 @@ _LOGITS = [float_tensor("logits", ["batch", "length", VOCABULARY])]
 
 def gpt2(seed: int = 0) -> onnx.ModelProto:
     """Learned positions, LayerNorm, GELU, biases; one fused qkv Gemm over flattened rows; a head tied to the table."""
-    g = Writer(seed)
-    x = _embedded(g, learned_positions=True)
-    mask = g.causal_mask(x)
-    for block in range(_BLOCKS):
-        with g.scope(f"/h.{block}"):
-            x = _gpt_block(g, x, f"h.{block}", mask)
-    return _tied_head(g, g.layer_norm(x, "ln_f"))
+    return _gpt(seed, bands=(None, None))
 
 
 def gpt3_banded(seed: int = 1) -> onnx.ModelProto:
     """GPT-2's block, every other one with attention to the last four tokens only."""
-    g = Writer(seed)
-    x = _embedded(g, learned_positions=True)
-    masks = (g.causal_mask(x), g.causal_mask(x, band=4))
-    for block in range(_BLOCKS):
-        with g.scope(f"/h.{block}"):
-            x = _gpt_block(g, x, f"h.{block}", masks[block % 2])
-    return _tied_head(g, g.layer_norm(x, "ln_f"))
+    return _gpt(seed, bands=(None, 4))
 
 
 def gopher_relative(seed: int = 2) -> onnx.ModelProto:
@@ -144,6 +132,16 @@ def _embedded(g: Writer, *, learned_positions: bool = False) -> str:
     if not learned_positions:
         return x
     return g.node("Add", [x, g.node("Gather", [g.normal("wpe", _POSITIONS, WIDTH), g.positions("input_ids")])])
+
+
+def _gpt(seed: int, *, bands: tuple[int | None, ...]) -> onnx.ModelProto:
+    """A block for each band of attention."""
+    g = Writer(seed)
+    x = _embedded(g, learned_positions=True)
+    for block, band in enumerate(bands):
+        with g.scope(f"/h.{block}"):
+            x = _gpt_block(g, x, f"h.{block}", g.causal_mask(x, band=band))
+    return _tied_head(g, g.layer_norm(x, "ln_f"))
 
 
 def _gpt_block(g: Writer, x: str, name: str, mask: str) -> str:
